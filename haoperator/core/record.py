@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The data record: what a node knows, durably, of the data that it holds.
+
+The replicator stores it (`haoperator.replica.record`); the core decides by it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+
+from haoperator.core.generation import Lineage
+
+
+@dataclass(frozen=True, slots=True)
+class DataRecord:
+    """See docs/architecture.md, section 3, for what each field promises."""
+
+    generation: str = ""
+    history: tuple[str, ...] = ()
+    consistent: bool = True
+    up_to_date: bool = False
+    last_primary: bool = False
+    peer_outdated: bool = False
+
+    @property
+    def lineage(self) -> Lineage:
+        return Lineage(self.generation, self.history)
+
+    @property
+    def current(self) -> bool:
+        """Whether this copy may serve: it exists, is no mixture, and nobody left it behind."""
+        return bool(self.generation) and self.consistent and self.up_to_date
+
+    @property
+    def proves_last_primary(self) -> bool:
+        """Whether this node wrote last and durably left its peer behind, so that
+        the peer cannot hold anything newer and need not be asked."""
+        return self.current and self.last_primary and self.peer_outdated
+
+    def begin(self, generation: str) -> DataRecord:
+        """The record of a period in which this node writes alone."""
+        lineage = self.lineage.begin(generation)
+        return replace(
+            self,
+            generation=lineage.generation,
+            history=lineage.history,
+            consistent=True,
+            up_to_date=True,
+            last_primary=True,
+            peer_outdated=True,
+        )
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> DataRecord:
+        """Raises ValueError for anything but a whole record."""
+        fields = json.loads(text)
+        if not isinstance(fields, dict):
+            raise ValueError("a data record is a JSON object")
+        try:
+            fields["history"] = tuple(map(str, fields["history"]))
+            return cls(**fields)
+        except (KeyError, TypeError) as err:
+            raise ValueError(f"not a data record: {err}") from err

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the core remembers, and how it looks from outside."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from haoperator.core.events import ReplicaChanged, Witness
+from haoperator.core.record import DataRecord
+from haoperator.core.status import Phase, Role, Status, Stream
+
+Seconds = float
+
+YIELD_SECONDS: Seconds = 15.0
+"""How long a node that gave the role away waits for the peer to take it."""
+HANDOVER_SECONDS: Seconds = 60.0
+"""How long a promotion may take: the peer's applications have to stop in order first.
+Below `TimeoutStartSec=` of ha-promote.service, so that the reason given is ours."""
+REPLICA_RETURN_SECONDS: Seconds = 10.0
+"""How long a primary waits for its replicator to come back before it gives up the role."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the configuration says. `me` and `peer` are node names."""
+
+    me: str
+    peer: str
+    detect: Seconds = 2.0
+    automatic: bool = True
+    preferred: str | None = None
+
+
+class Gate(StrEnum):
+    """`ha-promote.service`."""
+
+    CLOSED = "closed"
+    ASKING = "asking"
+    OPEN = "open"
+
+
+class Contact(StrEnum):
+    """What is heard of the peer. UNKNOWN and SILENT differ: nobody may be declared
+    silent before `detect` has passed."""
+
+    UNKNOWN = "unknown"
+    FELT = "felt"
+    HEARD = "heard"
+    SILENT = "silent"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One node. Built by the shell, changed by `step` only.
+
+    `seed` is random, drawn by the shell at each start; generation ids derive from it,
+    so that the core needs no randomness of its own.
+    """
+
+    policy: Policy
+    seed: str
+    now: Seconds = 0.0
+    phase: Phase = Phase.WAITING
+    since: Seconds = 0.0
+    reason: str = "started"
+    gate: Gate = Gate.CLOSED
+    replica: ReplicaChanged | None = None
+    replica_gone: Seconds = 0.0
+    pending: bool = False
+    """A command to the replicator is under way; no second one until it is answered."""
+    contact: Contact = Contact.UNKNOWN
+    peer: Status | None = None
+    witness: Witness = Witness.NONE
+    forced: bool = False
+    """The promotion under way was forced: it may be with stale data."""
+    healthy: bool = True
+    yields_until: Seconds = 0.0
+    outdated_for: str = ""
+    outdating: str = ""
+    begun: int = 0
+    """Generations begun since the start."""
+    record: DataRecord = field(default_factory=DataRecord)
+    """The last record that the replicator told."""
+    published: Status | None = None
+
+    @property
+    def stream(self) -> Stream:
+        return self.replica.stream if self.replica else Stream.DISCONNECTED
+
+    @property
+    def role(self) -> Role | None:
+        return self.replica.role if self.replica else None
+
+    @property
+    def yields(self) -> bool:
+        return self.now < self.yields_until
+
+    @property
+    def next_generation(self) -> str:
+        """The id of the generation that this node begins next, 16 hexadecimal digits."""
+        text = f"{self.policy.me} {self.seed} {self.begun}"
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+    @property
+    def peer_heard(self) -> Status | None:
+        """The peer's status while it is heard, else None."""
+        return self.peer if self.contact is Contact.HEARD else None
+
+    @property
+    def peer_unreachable(self) -> bool:
+        """Whether nothing was heard of the peer on any path for `detect`. A stream that was
+        closed (the peer's replicator restarts) counts as heard at that moment."""
+        return (
+            self.contact is Contact.SILENT
+            and self.stream is not Stream.SYNCED
+            and (self.replica is None or self.now - self.replica.heard >= self.policy.detect)
+        )
+
+    @property
+    def promotable(self) -> bool:
+        """Whether this node could take the role at once and lose nothing: its copy is
+        current, and it knows so since this life of its replicator."""
+        return self.record.current and self.stream in (
+            Stream.SYNCED,
+            Stream.LOST,
+            Stream.HANDED_OVER,
+        )
+
+
+class Shown(StrEnum):
+    """The states that administrators know."""
+
+    STOP = "STOP"
+    WAIT = "WAIT"
+    TRANSITION = "TRANSITION"
+    ALONE = "ALONE"
+    PRIM = "PRIM"
+    SECOND = "SECOND"
+
+
+def shown(state: State) -> tuple[Shown, str]:
+    """The state that an administrator sees, and the transition that is under way or `""`."""
+    return shown_as(state.phase, state.stream)
+
+
+def shown_as(phase: Phase, stream: Stream) -> tuple[Shown, str]:
+    """The same for a node of which only this is known, as the peer."""
+    match phase:
+        case Phase.LEAVING:
+            return Shown.STOP, ""
+        case Phase.PROMOTING:
+            return Shown.TRANSITION, "promoting"
+        case Phase.DEMOTING:
+            return Shown.TRANSITION, "demoting"
+        case Phase.PRIMARY:
+            return (Shown.PRIM if stream is Stream.SYNCED else Shown.ALONE), ""
+        case Phase.SECOND:
+            return Shown.SECOND, ""
+        case Phase.WAITING if stream is Stream.RESYNC:
+            return Shown.TRANSITION, "resynchronising"
+        case _:
+            return Shown.WAIT, ""

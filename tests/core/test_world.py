@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shipped core against random faults: never two writers, nothing lost, it settles."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from haoperator.core import events as on
+from tests.core.world import NAMES, Node, World, started_pair
+
+WALKS = 400
+MOVES = 80
+
+
+def moves_of(world: World, chance: random.Random) -> list[Callable[[Node], bool]]:
+    """What may happen next, faults among it, weighted by repetition."""
+
+    def crash(node: Node) -> bool:
+        return chance.random() < 0.3 and world.crash(node)
+
+    def cut_heartbeat(_node: Node) -> bool:
+        if world.stream_cut and all(n.witness for n in world.nodes.values()):
+            return False  # the documented assumption
+        world.heartbeat_cut = True
+        return True
+
+    def cut_stream(_node: Node) -> bool:
+        if world.heartbeat_cut and all(n.witness for n in world.nodes.values()):
+            return False  # the documented assumption
+        return world.cut_stream()
+
+    def isolate_node(node: Node) -> bool:
+        node.witness = False
+        world.heartbeat_cut = True
+        return world.cut_stream()
+
+    def heal(_node: Node) -> bool:
+        world.heartbeat_cut = world.stream_cut = False
+        for node in world.nodes.values():
+            node.witness = True
+        return True
+
+    def command(node: Node) -> bool:
+        event = chance.choice((on.SwapCommanded(), on.PromoteCommanded(), on.AppGaveUp("x")))
+        world.tell(node, event)
+        return True
+
+    def leave(node: Node) -> bool:
+        if node.core is None or node.gate_unit != "inactive" or chance.random() > 0.2:
+            return False
+        world.tell(node, on.LeaveCommanded())
+        return True
+
+    def isolate_target(node: Node) -> bool:
+        return world.isolate(node, chance.choice(("primary", "secondary")))
+
+    usual = [
+        world.deliver,
+        world.run_command,
+        world.run_job,
+        world.write,
+        world.connect,
+        world.finish_resync,
+        world.pass_time,
+        world.silence,
+    ]
+    faults = [
+        crash,
+        cut_heartbeat,
+        cut_stream,
+        isolate_node,
+        heal,
+        command,
+        leave,
+        isolate_target,
+        world.kill_operator,
+        world.start_operator,
+        world.boot,
+        world.finish_resync_half,
+    ]
+    return usual * 4 + faults
+
+
+@pytest.mark.parametrize("block", range(8))
+@pytest.mark.parametrize("witness", [True])
+def test_random_faults_never_make_two_writers_nor_lose_a_write(block: int, witness: bool) -> None:
+    for seed in range(block * WALKS, (block + 1) * WALKS):
+        chance = random.Random(seed)
+        world = started_pair(World(witness, chance.choice((None, *NAMES))))
+        moves = moves_of(world, chance)
+        try:
+            for _ in range(MOVES):
+                node = world.nodes[chance.choice(NAMES)]
+                chance.choice(moves)(node)
+                world.check()
+            assert world.calm(), world.tell_story("does not settle")
+            assert world.acknowledged <= world.nodes[NAMES[0]].writes
+            assert world.acknowledged <= world.nodes[NAMES[1]].writes
+        except AssertionError as err:
+            raise AssertionError(f"seed {seed}: {err}") from err
