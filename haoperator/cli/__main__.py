@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verbs of `hactl`. Each is one function; exit status 0 is success, 1 a refusal."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import socket
+import sys
+from pathlib import Path
+
+from haoperator import secret
+from haoperator.cli import client, show
+from haoperator.cli.client import Failed, OperatorAbsent
+from tomlconfig import ConfigError, load
+
+CONFIGURATION = Path("/etc/haoperator/cluster.toml")
+KEY = Path("/etc/haoperator/cluster.key")
+WATCH_SECONDS = 1.0
+
+
+def main() -> int:
+    """Carry out one verb. Returns the exit status."""
+    args = _parser().parse_args()
+    try:
+        return int(args.run(args))
+    except (Failed, ConfigError, secret.SecretError) as err:
+        print(f"hactl: {err}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hactl", description="Drive the high availability cluster of this node and its peer."
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    status = verbs.add_parser("status", help="show both nodes and what runs on them")
+    status.add_argument("--json", action="store_true", help="print one JSON document")
+    status.add_argument("--watch", action="store_true", help="repeat every second")
+    status.add_argument(
+        "-q",
+        "--quiet",
+        action="store_true",
+        help="print nothing; the exit status is STOP 0, WAIT 1, ALONE 2, PRIM 3, SECOND 4, other 5",
+    )
+    status.set_defaults(run=_status)
+
+    swap = verbs.add_parser("swap", help="exchange the roles of the two nodes")
+    swap.set_defaults(run=lambda args: _command("Swap"))
+    start = verbs.add_parser("start", help="join the cluster")
+    start.set_defaults(run=lambda args: asyncio.run(_start()))
+    stop = verbs.add_parser("stop", help="leave the cluster in order; the peer takes over")
+    stop.set_defaults(run=lambda args: _command("Stop"))
+    promote = verbs.add_parser("promote", help="make this node primary: the very first start")
+    promote.add_argument(
+        "--force",
+        action="store_true",
+        help="even if the data here may be stale; what the peer wrote alone may be lost",
+    )
+    promote.set_defaults(run=lambda args: _command("Promote", "b", args.force))
+
+    check = verbs.add_parser("check-config", help="read a configuration and say what is wrong")
+    check.add_argument("file", nargs="?", type=Path, default=CONFIGURATION)
+    check.set_defaults(run=_check_config)
+    keygen = verbs.add_parser("keygen", help="make the secret that both nodes share")
+    keygen.add_argument("file", nargs="?", type=Path, default=KEY)
+    keygen.set_defaults(run=_keygen)
+    return parser
+
+
+def _status(args: argparse.Namespace) -> int:
+    return asyncio.run(_show_status(args.json, args.quiet, args.watch))
+
+
+async def _show_status(as_json: bool, quiet: bool, watch: bool) -> int:
+    while True:
+        try:
+            report = await client.fetch_report(await client.connect())
+        except OperatorAbsent:
+            report = show.stopped(socket.gethostname())
+        if quiet:
+            return show.exit_code(report)
+        if watch:
+            print("\x1b[H\x1b[2J", end="")
+        print(json.dumps(report) if as_json else show.text(report, sys.stdout.isatty()), flush=True)
+        if not watch:
+            return 0
+        await asyncio.sleep(WATCH_SECONDS)
+
+
+def _command(verb: str, signature: str = "", *body: object) -> int:
+    async def run() -> None:
+        await client.command(await client.connect(), verb, signature, *body)
+
+    asyncio.run(run())
+    print(f"{verb.lower()}: accepted; 'hactl status' shows how far it is")
+    return 0
+
+
+async def _start() -> int:
+    await client.start_cluster(await client.connect())
+    print("start: accepted; 'hactl status' shows how far it is")
+    return 0
+
+
+def _check_config(args: argparse.Namespace) -> int:
+    config = load(args.file)
+    print(
+        f"{args.file}: cluster {config.cluster.name}, nodes {' and '.join(config.nodes)}, "
+        f"{len(config.replicate)} replicated, {len(config.vips)} virtual IP, "
+        f"{len(config.apps)} applications, {len(config.checkers)} checkers: no errors"
+    )
+    return 0
+
+
+def _keygen(args: argparse.Namespace) -> int:
+    secret.generate(args.file)
+    print(f"{args.file} made; copy it to the other node, mode 0600, owner root")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

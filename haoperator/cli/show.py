@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a report looks on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+EXIT_CODES = {"STOP": 0, "WAIT": 1, "ALONE": 2, "PRIM": 3, "SECOND": 4}
+"""Exit codes of `hactl status -q`, as SafeKit's users know them. Anything else is 5."""
+
+OTHER_EXIT_CODE = 5
+
+_COLOURS = {"PRIM": 32, "SECOND": 32, "ALONE": 32, "WAIT": 31, "STOP": 31}
+_ORANGE = 33
+
+
+def stopped(node: str) -> dict[str, Any]:
+    """The report of a node on which no operator runs."""
+    return {
+        "state": "STOP",
+        "transition": "",
+        "reason": "the operator does not run here; 'hactl start' joins the cluster",
+        "role": "secondary",
+        "node": node,
+        "peer": {"name": "", "state": "UNKNOWN", "reachable": False},
+        "links": [],
+        "replication": [],
+        "vips": [],
+        "apps": [],
+        "checkers": [],
+        "generation": "",
+    }
+
+
+def exit_code(report: dict[str, Any]) -> int:
+    return EXIT_CODES.get(report["state"], OTHER_EXIT_CODE)
+
+
+def text(report: dict[str, Any], colour: bool) -> str:
+    """A page that fits a terminal: the two nodes first, then what is below them."""
+    return "\n".join(_lines(report, colour))
+
+
+def _lines(report: dict[str, Any], colour: bool) -> Iterator[str]:
+    state = report["transition"] or report["state"]
+    yield f"{report['node']:<16} {_painted(state, report['state'], colour)}"
+    peer = report["peer"]
+    if peer["name"]:
+        heard = "" if peer["reachable"] else "  (not reachable)"
+        yield f"{peer['name']:<16} {_painted(peer['state'], peer['state'], colour)}{heard}"
+    yield f"because          {report['reason']}"
+    for link in report["links"]:
+        yield f"link {link['name']:<11} {'up' if link['up'] else 'DOWN'}"
+    for replica in report["replication"]:
+        name, state, path = replica["name"], replica["state"], replica["path"]
+        yield f"data {name:<11} {state:<12} {path}{_progress(replica)}"
+    for kind in ("vip", "app", "checker"):
+        for part in report[f"{kind}s"]:
+            extra = f"  {part['address']}" if kind == "vip" else ""
+            yield f"{kind + ' ' + part['name']:<16} {part['state']}{extra}"
+
+
+def _progress(replica: dict[str, Any]) -> str:
+    if replica["state"] != "resync":
+        return ""
+    done, left = replica["resync_progress"], replica["out_of_sync_bytes"]
+    return f"  {done:.0%} compared, {left / 1e6:.1f} MB to go"
+
+
+def _painted(word: str, state: str, colour: bool) -> str:
+    if not colour:
+        return word
+    return f"\x1b[{_COLOURS.get(state, _ORANGE)}m{word}\x1b[0m"

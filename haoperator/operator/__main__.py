@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`haoperator.service`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from haoperator.operator.operator import Operator
+from tomlconfig import ConfigError, load
+
+CONFIGURATION = Path("/etc/haoperator/cluster.toml")
+EX_CONFIG = 78
+
+
+def main() -> int:
+    """Run until SIGTERM. Returns the exit status; EX_CONFIG for a configuration with errors."""
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    try:
+        operator = Operator(load(CONFIGURATION), socket.gethostname())
+    except (ConfigError, ValueError) as err:
+        print(err, file=sys.stderr)
+        return EX_CONFIG
+    asyncio.run(_run(operator))
+    return 0
+
+
+async def _run(operator: Operator) -> None:
+    loop = asyncio.get_running_loop()
+    async with asyncio.TaskGroup() as group:
+        loop.add_signal_handler(signal.SIGTERM, lambda: group.create_task(operator.leave()))
+        await operator.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

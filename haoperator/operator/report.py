@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operator's knowledge as one document: what `hactl status --json` prints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from haoperator.core.state import Contact, State, shown, shown_as
+from haoperator.core.status import Role
+from haoperator.systemd import names
+from tomlconfig import Config
+
+
+def report(
+    config: Config,
+    state: State,
+    links: Mapping[str, bool],
+    directories: str,
+    units: Mapping[str, str],
+) -> dict[str, Any]:
+    """Everything an administrator asks for. `directories` is the replicator's JSON list,
+    `units` maps unit names to systemd's ActiveState."""
+    name, transition = shown(state)
+    return {
+        "state": str(name),
+        "transition": transition,
+        "reason": state.reason,
+        "role": "primary" if state.role is Role.PRIMARY else "secondary",
+        "node": state.policy.me,
+        "peer": {
+            "name": state.policy.peer,
+            "state": peer_state(state),
+            "reachable": state.contact in (Contact.HEARD, Contact.FELT),
+        },
+        "links": [{"name": link.name, "up": links.get(link.name, False)} for link in config.links],
+        "witness": str(state.witness),
+        "stream": str(state.stream),
+        "replication": json.loads(directories) if directories else [],
+        "vips": [
+            {
+                "name": vip.name,
+                "address": str(vip.address),
+                "state": units.get(names.vip(vip.name), "unknown"),
+            }
+            for vip in config.vips
+        ],
+        "apps": [
+            {
+                "name": app.name,
+                "kind": str(app.kind),
+                "state": units.get(names.app(app.name), "unknown"),
+            }
+            for app in config.apps
+        ],
+        "checkers": [
+            {
+                "name": checker.name,
+                "kind": str(checker.kind),
+                "state": units.get(names.checker(checker.name), "unknown"),
+            }
+            for checker in config.checkers
+        ],
+        "generation": state.record.generation,
+        "record": json.loads(state.record.to_json()),
+        "configuration": config.digest,
+    }
+
+
+def peer_state(state: State) -> str:
+    """The peer's state in an administrator's words, UNKNOWN while it does not tell."""
+    peer = state.peer_heard
+    if peer is None:
+        return "UNKNOWN"
+    return str(shown_as(peer.phase, peer.stream)[0])

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The units of the cluster: what systemd says of them, and the jobs that change them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+
+from dbus_next.aio import MessageBus
+
+from haoperator.core import events as on
+from haoperator.systemd import names
+from haoperator.systemd.jobs import JobResult, Systemd, SystemdError, has_failed
+from tomlconfig import Config, OnFailure
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 10.0
+"""Before an application that failed too often is tried again, for want of another node."""
+
+
+class Units:
+    """The gate, VIPs, applications and checkers of this node. `states` maps each unit to
+    systemd's ActiveState; `changed` is called after it changed."""
+
+    def __init__(
+        self, config: Config, post: Callable[[on.Event], None], changed: Callable[[], None]
+    ) -> None:
+        self.states: dict[str, str] = {}
+        self._post = post
+        self._changed = changed
+        self._checkers = {names.checker(c.name): c for c in config.checkers}
+        self._watched = [
+            names.PROMOTE,
+            *(names.vip(v.name) for v in config.vips),
+            *(names.app(a.name) for a in config.apps),
+            *self._checkers,
+        ]
+        self._systemd = Systemd(self._unit_changed, self._watched.__contains__)
+        self._jobs: set[asyncio.Task[None]] = set()
+
+    async def connect(self, bus: MessageBus) -> None:
+        """Subscribe on a new connection to the bus, then read every state once."""
+        await self._systemd.connect(bus)
+        if names.PROMOTE not in self.states:
+            self._post(on.GateChanged(False))
+
+    async def start_role(self, target: str) -> None:
+        """Flip the role, unless this node is on its way out: a role pulls in
+        ha-cluster.target, and starting it would take the stop back."""
+        try:
+            if await self._systemd.is_leaving():
+                return
+            result = await self._systemd.run_job("start", target)
+        except SystemdError as err:
+            log.error("%s: %s", target, err)
+            return
+        if result is not JobResult.DONE:
+            log.warning("%s: %s", target, result)
+
+    async def start_cluster(self) -> None:
+        """Queue the start of ha-cluster.target. Raises SystemdError."""
+        await self._systemd.start(names.CLUSTER)
+
+    async def stop_cluster(self) -> None:
+        """Queue the stop of ha-cluster.target: it ends this very process. Raises SystemdError."""
+        await self._systemd.stop(names.CLUSTER)
+
+    async def is_leaving(self) -> bool:
+        """Whether this node leaves the cluster or the machine goes down, by systemd's own jobs."""
+        try:
+            return await self._systemd.is_leaving()
+        except SystemdError as err:
+            log.warning("taken for a restart: %s", err)
+            return False
+
+    async def try_again(self, unit: str) -> None:
+        """Start a unit anew that gave up, after a pause, if the role is still here."""
+        await asyncio.sleep(RETRY_SECONDS)
+        if self.states.get(names.PROMOTE) == "active":
+            await self._run("reset-failed", unit)
+            await self._run("start", unit)
+
+    def _unit_changed(self, unit: str, active_state: str, sub_state: str, result: str) -> None:
+        former, self.states[unit] = self.states.get(unit), active_state
+        if unit in self._checkers and has_failed(active_state, sub_state):
+            self._checker_failed(unit, result)
+        elif active_state == former:
+            return
+        elif unit == names.PROMOTE:
+            if active_state != "activating":
+                self._post(on.GateChanged(active_state == "active"))
+        elif active_state == "failed":
+            log.warning("%s failed and is not restarted any more: %s", unit, result)
+            self._post(on.AppGaveUp(unit))
+        self._changed()
+
+    def _checker_failed(self, unit: str, result: str) -> None:
+        checker = self._checkers[unit]
+        log.warning("%s failed (%s): %s", unit, result, checker.on_failure)
+        if checker.on_failure is OnFailure.FAILOVER:
+            self._post(on.AppGaveUp(unit))
+        elif checker.on_failure is OnFailure.RESTART and checker.app is not None:
+            self._beside(self._run("restart", names.app(checker.app)))
+
+    async def _run(self, verb: str, unit: str) -> None:
+        try:
+            if verb == "reset-failed":
+                await self._systemd.reset_failed(unit)
+            else:
+                await self._systemd.run_job(verb, unit)
+        except SystemdError as err:
+            log.warning("%s %s: %s", verb, unit, err)
+
+    def _beside(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
