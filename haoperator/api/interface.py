@@ -163,13 +163,13 @@ class PartInterface(ServiceInterface):
 
     def __init__(self, kind: str, name: str, unit: str) -> None:
         super().__init__("org.haoperator1.Part")
-        self.kind, self.name, self.unit = kind, name, unit
+        self.kind, self.part, self.unit = kind, name, unit
         self._state = "unknown"
 
     @property
     def path(self) -> str:
         """D-Bus knows no `-` in paths; names that have one get `_2d`, as systemd does it."""
-        element = "".join(c if c.isalnum() else f"_{ord(c):02x}" for c in self.name)
+        element = "".join(c if c.isalnum() else f"_{ord(c):02x}" for c in self.part)
         return f"{ROOT}/{self.kind}/{element}"
 
     def announce(self, state: str) -> None:
@@ -183,7 +183,7 @@ class PartInterface(ServiceInterface):
 
     @dbus_property(access=PropertyAccess.READ)
     def Name(self) -> "s":
-        return self.name
+        return self.part
 
     @dbus_property(access=PropertyAccess.READ)
     def State(self) -> "s":

@@ -89,5 +89,6 @@ class Status:
         values = {key: value for key, value in raw.items() if key in known}
         values["phase"] = Phase(values.get("phase", Phase.WAITING))
         values["stream"] = Stream(values.get("stream", Stream.DISCONNECTED))
-        values["record"] = DataRecord.from_json(json.dumps(values["record"]))
+        if "record" in values:
+            values["record"] = DataRecord.from_json(json.dumps(values["record"]))
         return cls(**values)

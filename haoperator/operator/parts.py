@@ -17,7 +17,7 @@ class Parts:
     """The objects below `/org/haoperator1`, fed from the report."""
 
     def __init__(self, config: Config) -> None:
-        self._parts = {(part.kind, part.name): part for part in _parts_of(config)}
+        self._parts = {(part.kind, part.part): part for part in _parts_of(config)}
 
     def exports(self) -> dict[str, list[ServiceInterface]]:
         return {part.path: [part] for part in self._parts.values()}
