@@ -9,6 +9,7 @@ import json
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 from haoperator import secret
 from haoperator.cli import client, show
@@ -49,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     status.set_defaults(run=_status)
 
+    why = verbs.add_parser("why", help="show the evidence behind the present state")
+    why.set_defaults(run=lambda args: asyncio.run(_why()))
     swap = verbs.add_parser("swap", help="exchange the roles of the two nodes")
     swap.set_defaults(run=lambda args: _command("Swap"))
     start = verbs.add_parser("start", help="join the cluster")
@@ -78,10 +81,7 @@ def _status(args: argparse.Namespace) -> int:
 
 async def _show_status(as_json: bool, quiet: bool, watch: bool) -> int:
     while True:
-        try:
-            report = await client.fetch_report(await client.connect())
-        except OperatorAbsent:
-            report = show.stopped(socket.gethostname())
+        report = await _report()
         if quiet:
             return show.exit_code(report)
         if watch:
@@ -90,6 +90,18 @@ async def _show_status(as_json: bool, quiet: bool, watch: bool) -> int:
         if not watch:
             return 0
         await asyncio.sleep(WATCH_SECONDS)
+
+
+async def _report() -> dict[str, Any]:
+    try:
+        return await client.fetch_report(await client.connect())
+    except OperatorAbsent:
+        return show.stopped(socket.gethostname())
+
+
+async def _why() -> int:
+    print(show.why(await _report()))
+    return 0
 
 
 def _command(verb: str, signature: str = "", *body: object) -> int:

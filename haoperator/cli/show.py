@@ -61,6 +61,31 @@ def _lines(report: dict[str, Any], colour: bool) -> Iterator[str]:
             yield f"{kind + ' ' + part['name']:<16} {part['state']}{extra}"
 
 
+def why(report: dict[str, Any]) -> str:
+    """The evidence behind the state: what is known, and what it would allow."""
+    state, peer = report["transition"] or report["state"], report["peer"]
+    lines = [f"{report['node']} is {state}, because: {report['reason']}"]
+    if "verdict" in report:
+        record = report["record"]
+        kept = [
+            "up to date" if record["up_to_date"] else "stale",
+            "whole" if record["consistent"] else "a mixture",
+        ]
+        lines += [
+            f"heartbeat        {peer['name']} is {report['contact']}, its state is {peer['state']}",
+            *(
+                f"link {link['name']:<11} {'up' if link['up'] else 'DOWN'}"
+                for link in report["links"]
+            ),
+            f"witness          {report['witness']}",
+            f"replication      {report['stream']}",
+            f"data here        generation {report['generation'] or '(none)'}, {', '.join(kept)}",
+        ]
+        if report["role"] != "primary":
+            lines.append(f"primary here?    {report['verdict']}")
+    return "\n".join(lines)
+
+
 def _progress(replica: dict[str, Any]) -> str:
     if replica["state"] != "resync":
         return ""

@@ -67,6 +67,8 @@ class State:
     reason: str = "started"
     gate: Gate = Gate.CLOSED
     replica: ReplicaChanged | None = None
+    saw_synced: bool = False
+    """This core itself saw the stream synced since it started."""
     replica_gone: Seconds = 0.0
     pending: bool = False
     """A command to the replicator is under way; no second one until it is answered."""
@@ -121,12 +123,10 @@ class State:
     @property
     def promotable(self) -> bool:
         """Whether this node could take the role at once and lose nothing: its copy is
-        current, and it knows so since this life of its replicator."""
-        return self.record.current and self.stream in (
-            Stream.SYNCED,
-            Stream.LOST,
-            Stream.HANDED_OVER,
-        )
+        current, and it has watched ever since it was told so. Who was not watching may have
+        missed that it was the isolated one, and was left behind."""
+        complete = self.stream in (Stream.SYNCED, Stream.LOST, Stream.HANDED_OVER)
+        return self.record.current and complete and self.saw_synced
 
 
 class Shown(StrEnum):

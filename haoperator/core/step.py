@@ -107,7 +107,8 @@ def _absorb(state: State, event: on.Event) -> Step:
         case on.ReplicaChanged():
             return _replica_changed(state, event), ()
         case on.ReplicaGone():
-            return replace(state, replica=None, replica_gone=state.now, pending=False), ()
+            state = replace(state, replica=None, replica_gone=state.now, pending=False)
+            return replace(state, saw_synced=False), ()
         case on.ReplicaDone():
             answered = state.outdating or state.outdated_for
             return replace(state, pending=False, outdated_for=answered, outdating=""), ()
@@ -130,7 +131,8 @@ def _absorb(state: State, event: on.Event) -> Step:
 
 
 def _replica_changed(state: State, event: on.ReplicaChanged) -> State:
-    state = replace(state, replica=event, record=event.record)
+    saw_synced = state.saw_synced or event.stream is Stream.SYNCED
+    state = replace(state, replica=event, record=event.record, saw_synced=saw_synced)
     connected = event.stream in (Stream.RESYNC, Stream.SYNCED)
     if connected and state.peer is not None and state.peer.phase is Phase.LEAVING:
         # It is back: what it said when it left must not license anything any more.

@@ -76,9 +76,6 @@ class Neighbour:
         """The levels that `names` names are new."""
         raise NotImplementedError
 
-    def signalled(self, member: str, body: list[Any]) -> None:
-        """A signal other than PropertiesChanged."""
-
     def appeared(self) -> None:
         """The daemon came (back) to the bus; its levels are read next."""
 
@@ -99,8 +96,6 @@ class Neighbour:
                 new = {name: variant.value for name, variant in message.body[1].items()}
                 self.levels.update(new)
                 self.changed(set(new))
-            else:
-                self.signalled(str(message.member), message.body)
         return None
 
 
@@ -121,14 +116,10 @@ class Heartbeat(Neighbour):
     def changed(self, names: set[str]) -> None:
         if "Witness" in names:
             self._post(on.WitnessChanged(on.Witness(self.levels["Witness"])))
-        if names & {"PeerReachable", "PeerStatus"} and self.levels.get("PeerReachable"):
-            self._heard(self.levels.get("PeerStatus", ""))
-
-    def signalled(self, member: str, body: list[Any]) -> None:
-        if member == "PeerHeard":
-            self._heard(body[0])
-        elif member == "PeerSilent":
+        if self.levels.get("PeerIsSilent"):
             self._post(on.PeerLost())
+        elif names & {"PeerReachable", "PeerStatus"} and self.levels.get("PeerReachable"):
+            self._heard(self.levels.get("PeerStatus", ""))
 
     def appeared(self) -> None:
         self._returned()

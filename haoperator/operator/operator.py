@@ -257,8 +257,7 @@ class Operator:
         self._announce(shown(self.state))
 
     def _status_line(self) -> str:
-        name, transition = shown(self.state)
-        return f"{transition or name}: {self.state.reason}"
+        return f"{_in_words(shown(self.state))}: {self.state.reason}"
 
     def _announce(self, before: tuple[str, str]) -> None:
         state, now = self.state, shown(self.state)
@@ -269,10 +268,14 @@ class Operator:
         self._parts.announce(document)
         if now == before:
             return
-        former, to = (transition or name for name, transition in (before, now))
-        log.info("%s -> %s: %s", former, to, state.reason)
-        self._cluster.Transitioned(former, to, state.reason)
+        log.info("%s -> %s: %s", _in_words(before), _in_words(now), state.reason)
+        self._cluster.Transitioned(str(before[0]), str(now[0]), state.reason)
         notify.status(self._status_line())
+
+
+def _in_words(state: tuple[str, str]) -> str:
+    name, transition = state
+    return transition or name
 
 
 def document_levels(document: dict[str, Any], peer: str) -> dict[str, object]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from haoperator.core.state import Contact, State, shown, shown_as
 from haoperator.core.status import Role
+from haoperator.core.verdict import may_promote
 from haoperator.systemd import names
 from tomlconfig import Config
 
@@ -35,6 +36,8 @@ def report(
             "reachable": state.contact in (Contact.HEARD, Contact.FELT),
         },
         "links": [{"name": link.name, "up": links.get(link.name, False)} for link in config.links],
+        "verdict": may_promote(state).reason,
+        "contact": str(state.contact),
         "witness": str(state.witness),
         "stream": str(state.stream),
         "replication": json.loads(directories) if directories else [],

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the generator writes, as pure functions from a configuration to texts.
+
+Order on the way up: gate, virtual IPs, applications in their `after` order,
+checkers; systemd stops them in the reverse. What does not depend on the
+configuration stands in the static units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from haoperator.systemd import names
+from tomlconfig import App, Checker, Config, Replicate, Seconds
+
+_ERRORS_SHOWN = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """Files by their path below the generator's directory, and links with their targets."""
+
+    files: Mapping[str, str]
+    links: Mapping[str, str]
+
+
+def for_config(config: Config) -> Generated:
+    """Everything for a node of this cluster; it is the same on both."""
+    files: dict[str, str] = {}
+    links = {_wanted(names.CLUSTER, unit): _packaged(unit) for unit in names.DAEMONS}
+    for directory in config.replicate:
+        unit = names.mount(directory.path)
+        files[unit] = mount_unit(directory, config.source)
+        links[_wanted(names.CLUSTER, unit)] = f"../{unit}"
+    if config.replicate:
+        files[_drop_in(names.REPLICATOR)] = replicator_drop_in(config)
+        files[_drop_in(names.OPERATOR)] = operator_drop_in(config)
+        files[_drop_in(names.PROMOTE)] = gate_drop_in(config)
+    for vip in config.vips:
+        links[_wanted(names.PRIMARY, names.vip(vip.name))] = _packaged(names.vip(vip.name))
+    for app in config.apps:
+        unit = names.app(app.name)
+        files[_drop_in(unit)] = app_drop_in(app, config)
+        links[_wanted(names.PRIMARY, unit)] = _packaged(unit)
+    for checker in config.checkers:
+        unit = names.checker(checker.name)
+        files[_drop_in(unit)] = checker_drop_in(checker, config)
+        links[_wanted(names.PRIMARY, unit)] = _packaged(unit)
+    return Generated(files, links)
+
+
+def for_error(source: Path, message: str) -> Generated:
+    """Nothing but a unit that fails and says what is wrong with the configuration."""
+    return Generated(
+        {names.CONFIG_ERROR: error_unit(source, message)},
+        {_wanted(names.CLUSTER, names.CONFIG_ERROR): f"../{names.CONFIG_ERROR}"},
+    )
+
+
+def mount_unit(directory: Replicate, source: Path) -> str:
+    """The mount of one replicated directory over itself.
+
+    `Before=docker.service`: a container that dockerd starts by itself at boot sees the
+    read-only mount, not the plain directory below it. Lazy, because somebody who
+    stands in the directory shall not keep this node from leaving the cluster.
+    """
+    return _file(
+        source,
+        {
+            "Unit": [
+                f"Description=High availability: replicated directory {directory.name}",
+                "Documentation=man:mount.haoperator(8)",
+                f"SourcePath={_literal(str(source))}",
+                # Not before local-fs.target, as a mount is by default: this one needs the bus.
+                "DefaultDependencies=no",
+                f"Wants={names.REPLICATOR}",
+                f"After={names.CLUSTER} local-fs.target {names.REPLICATOR}",
+                "Before=docker.service umount.target",
+                "Conflicts=umount.target",
+                f"PartOf={names.CLUSTER}",
+            ],
+            "Mount": [
+                f"What={directory.name}",
+                f"Where={_literal(str(directory.path))}",
+                "Type=haoperator",
+                "LazyUnmount=yes",
+                "TimeoutSec=30s",
+            ],
+        },
+    )
+
+
+def replicator_drop_in(config: Config) -> str:
+    """While the replicator is up its mounts are too: one that failed or was undone comes back."""
+    return _file(config.source, {"Unit": [f"Upholds={_mounts(config)}"]})
+
+
+def operator_drop_in(config: Config) -> str:
+    """The operator leaves before the mounts do."""
+    return _file(config.source, {"Unit": [f"After={_mounts(config)}"]})
+
+
+def gate_drop_in(config: Config) -> str:
+    """No gate without the mounts: if one of them goes, the role goes, in order."""
+    mounts = _mounts(config)
+    return _file(config.source, {"Unit": [f"BindsTo={mounts}", f"After={mounts}"]})
+
+
+def app_drop_in(app: App, config: Config) -> str:
+    """When an application starts, and how often it may start again.
+
+    The first start counts in systemd's limit, hence one more than `max_restarts`.
+    """
+    before = [names.vip(vip.name) for vip in config.vips]
+    before += [names.app(name) for name in app.after]
+    unit = [f"After={' '.join(before)}"] if before else []
+    if config.replicate:
+        paths = " ".join(_quoted(str(directory.path)) for directory in config.replicate)
+        unit.append(f"RequiresMountsFor={paths}")
+    unit.append(f"StartLimitIntervalSec={_seconds(app.restart_window)}")
+    unit.append(f"StartLimitBurst={app.max_restarts + 1}")
+    return _file(config.source, {"Unit": unit})
+
+
+def checker_drop_in(checker: Checker, config: Config) -> str:
+    """After all that it may probe, with the watchdog that its promise makes."""
+    before = [names.vip(vip.name) for vip in config.vips]
+    before += [names.app(app.name) for app in config.apps]
+    unit = [f"After={' '.join(before)}"] if before else []
+    service = [
+        f"WatchdogSec={_seconds(checker_watchdog(checker))}",
+        f"RestartSec={_seconds(checker.interval)}",
+    ]
+    return _file(config.source, {"Unit": unit, "Service": service})
+
+
+def checker_watchdog(checker: Checker) -> Seconds:
+    """The longest silence of a checker whose last `failures` probes were not all failures.
+
+    A success, `failures` - 1 failed probes, and one that succeeds at the last moment:
+    `failures` intervals and one `timeout`. Half a second is for a busy machine.
+    """
+    return checker.failures * checker.interval + checker.timeout + 0.5
+
+
+def error_unit(source: Path, message: str) -> str:
+    """A unit whose start fails with `message` in its status and in the journal."""
+    lines = message.splitlines()[:_ERRORS_SHOWN] or ["unknown error"]
+    return _file(
+        source,
+        {
+            "Unit": [
+                f"Description=High availability: {_literal(str(source))} has an error",
+                "Documentation=man:hactl(1)",
+                f"SourcePath={_literal(str(source))}",
+                f"PartOf={names.CLUSTER}",
+            ],
+            "Service": [
+                "Type=oneshot",
+                "ExecStart=/bin/sh -c 'cat >&2; exit 78'",
+                "SyslogIdentifier=haoperator",
+                "SyslogLevel=err",
+                "StandardInput=data",
+                *(f"StandardInputText={_escaped(line)}" for line in lines),
+            ],
+        },
+    )
+
+
+def _file(source: Path, sections: Mapping[str, Iterable[str]]) -> str:
+    head = f"# Made by haoperator-generator from {source}. Changes here are lost.\n"
+    parts = [
+        f"[{name}]\n" + "".join(f"{line}\n" for line in lines)
+        for name, lines in sections.items()
+        if lines
+    ]
+    return head + "\n".join(parts)
+
+
+def _mounts(config: Config) -> str:
+    return " ".join(names.mount(directory.path) for directory in config.replicate)
+
+
+def _drop_in(unit: str) -> str:
+    return f"{unit}.d/50-haoperator.conf"
+
+
+def _wanted(target: str, unit: str) -> str:
+    return f"{target}.wants/{unit}"
+
+
+def _packaged(unit: str) -> str:
+    return f"{names.UNIT_DIRECTORY}/{names.template_of(unit)}"
+
+
+def _seconds(seconds: Seconds) -> str:
+    return (
+        f"{seconds:g}s" if seconds >= 1 and seconds == int(seconds) else f"{seconds * 1000:.0f}ms"
+    )
+
+
+def _literal(text: str) -> str:
+    """`text` where systemd replaces specifiers but reads no quotes."""
+    return text.replace("%", "%%")
+
+
+def _escaped(text: str) -> str:
+    """`text` where systemd replaces specifiers and C escapes."""
+    return _literal(text.replace("\\", "\\\\"))
+
+
+def _quoted(text: str) -> str:
+    """`text` as one word of a list."""
+    escaped = _escaped(text).replace('"', '\\"')
+    return f'"{escaped}"'

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The heartbeat process for real: UDP on loopback, a private bus for each node."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from haoperator.heartbeat.packet import NOBODY
+from tests.unit.heartbeat_nodes import (
+    BEAT,
+    DETECT,
+    KEY,
+    Impostor,
+    Segment,
+    end,
+    running,
+    start_bus,
+    until,
+)
+
+
+@pytest.fixture
+def segment() -> Segment:
+    net = f"127.{os.getpid() // 250 % 250 + 2}.{os.getpid() % 250 + 2}"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind((f"{net}.1", 0))
+        port = free.getsockname()[1]
+    return Segment(port, [(f"{net}.1", f"{net}.2"), (f"{net}.3", f"{net}.4")])
+
+
+@pytest.fixture
+def impostors(segment: Segment) -> Iterator[Callable[..., Impostor]]:
+    made: list[Impostor] = []
+
+    def make(key: bytes = KEY) -> Impostor:
+        made.append(Impostor(segment, key))
+        return made[-1]
+
+    yield make
+    for impostor in made:
+        impostor.close()
+
+
+def test_two_nodes_hear_each_other_and_publish_at_once(segment: Segment, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running("node-a", segment, tmp_path) as a:
+            await a.until("get_witness", "reachable")
+            assert await a.interface.get_peer_reachable() is False
+            async with running("node-b", segment, tmp_path) as b:
+                for node in (a, b):
+                    await node.until("get_peer_reachable", True)
+                    await node.until("get_links", {"link0": True, "link1": True})
+                assert await a.interface.get_peer_status() == ""
+                told = time.monotonic()
+                await b.interface.call_publish('{"phase":"primary"}')
+                await until(lambda: any("primary" in t for _, t in a.heard), "not published")
+                assert a.heard[-1][0] - told < BEAT / 2  # at once, not with the next beat
+                with pytest.raises(Exception, match="at most 1200"):
+                    await b.interface.call_publish("x" * 1201)
+                assert not a.silent
+
+    asyncio.run(story())
+
+
+def test_stopped_peer_is_silent_in_time_and_resumed_peer_accuses_nobody(
+    segment: Segment, tmp_path: Path
+) -> None:
+    async def story() -> None:
+        async with (
+            running("node-a", segment, tmp_path) as a,
+            running("node-b", segment, tmp_path) as b,
+        ):
+            for node in (a, b):
+                await node.until("get_peer_reachable", True)
+            b.process.send_signal(signal.SIGSTOP)
+            stopped = time.monotonic()
+            await until(lambda: bool(a.silent), "silence not told")
+            assert DETECT - BEAT - 0.05 < a.silent[0] - stopped < DETECT + 0.1
+            await a.until("get_links", {"link0": False, "link1": False})
+            b.process.send_signal(signal.SIGCONT)
+            await a.until("get_peer_reachable", True)
+            # b stood still for longer than `detect`; a lived all the time.
+            await b.interface.call_publish("after")
+            await until(lambda: any(t == "after" for _, t in a.heard), "b does not go on")
+            assert not b.silent
+            assert len(a.silent) == 1
+
+    asyncio.run(story())
+
+
+def test_silence_is_timed_from_the_last_packet_on_any_link(
+    segment: Segment, tmp_path: Path, impostors: Callable[..., Impostor]
+) -> None:
+    async def story() -> None:
+        async with running("node-a", segment, tmp_path) as a:
+            peer = impostors()
+            await peer.introduce(a)
+            late = []
+            for round_ in range(5):
+                a.silent.clear()
+                peer.say("both")
+                await a.until("get_peer_reachable", True)
+                peer.say("one", links=(round_ % 2,))
+                last = time.monotonic()
+                await until(lambda: bool(a.silent), "silence not told")
+                late.append(a.silent[0] - last - DETECT)
+            assert min(late) > -0.005, late
+            assert sorted(late)[2] < 0.02, late  # one of them may meet a busy machine
+            assert max(late) < 0.1, late
+
+    asyncio.run(story())
+
+
+def test_lost_packets_and_a_lost_link_are_no_silence(
+    segment: Segment, tmp_path: Path, impostors: Callable[..., Impostor]
+) -> None:
+    async def story() -> None:
+        async with running("node-a", segment, tmp_path) as a:
+            peer = impostors()
+            await peer.introduce(a)
+            beats = 0
+            while beats < 15:
+                await until(lambda: bool(peer.hear()), "node-a does not beat")
+                beats += 1
+                if beats % 3 == 0:  # two of three are lost, on one link all of them
+                    peer.say("hello", links=(1,))
+            assert not a.silent
+            assert await a.interface.get_links() == {"link0": False, "link1": True}
+
+    asyncio.run(story())
+
+
+def test_recordings_and_garbage_keep_nobody_alive(
+    segment: Segment, tmp_path: Path, impostors: Callable[..., Impostor]
+) -> None:
+    async def story() -> None:
+        async with running("node-a", segment, tmp_path) as a:
+            peer = impostors()
+            await peer.introduce(a, "first life")
+            peer.say("first life")
+            recorded = list(peer.sent)
+            peer.close()
+            second = impostors()
+            await second.introduce(a, "second life")
+            # The second life's last word; then somebody plays all that both ever said.
+            second.say("last word", echo=NOBODY)
+            recorded += second.sent
+            last = time.monotonic()
+            while not a.silent:
+                assert time.monotonic() < last + DETECT + 0.3, "a recording counted"
+                for link, datagram in recorded:
+                    second.raw(link, datagram)
+                    second.raw(link, os.urandom(90))
+                    second.raw(1 - link, datagram)
+                await asyncio.sleep(BEAT / 2)
+            assert await a.interface.get_peer_status() == "last word"
+
+    asyncio.run(story())
+
+
+def test_restarted_node_refuses_what_was_recorded_before(
+    segment: Segment, tmp_path: Path, impostors: Callable[..., Impostor]
+) -> None:
+    async def story() -> None:
+        peer = impostors()
+        async with running("node-a", segment, tmp_path) as a:
+            await peer.introduce(a)
+        async with running("node-a", segment, tmp_path) as a:
+            for _ in range(10):
+                await until(lambda: any(s.recv(2000) for s in _readable(peer)), "no beat")
+                for link, datagram in list(peer.sent):
+                    peer.raw(link, datagram)
+            assert await a.interface.get_peer_reachable() is False
+            assert not a.heard
+
+    asyncio.run(story())
+
+
+def _readable(peer: Impostor) -> list[socket.socket]:
+    return select.select(peer.sockets, [], [], 0)[0]
+
+
+def test_wrong_key_is_never_heard(
+    segment: Segment, tmp_path: Path, impostors: Callable[..., Impostor]
+) -> None:
+    async def story() -> None:
+        async with running("node-a", segment, tmp_path) as a:
+            peer = impostors(b"x" * 32)
+            for _ in range(10):
+                await until(lambda: any(s.recv(2000) for s in _readable(peer)), "no beat")
+                peer.say("let me in", echo=b"anything")
+            assert await a.interface.get_peer_reachable() is False
+
+    asyncio.run(story())
+
+
+def test_missing_address_stops_no_other_link(segment: Segment, tmp_path: Path) -> None:
+    async def story() -> None:
+        half = Segment(segment.port, [segment.pairs[0], ("192.0.2.1", "192.0.2.2")])
+        async with (
+            running("node-a", half, tmp_path) as a,
+            running("node-b", half, tmp_path) as b,
+        ):
+            for node in (a, b):
+                await node.until("get_links", {"link0": True, "link1": False})
+
+    asyncio.run(story())
+
+
+def test_restart_of_the_bus_delays_no_beat(
+    segment: Segment, tmp_path: Path, impostors: Callable[..., Impostor]
+) -> None:
+    async def story() -> None:
+        async with running("node-a", segment, tmp_path) as a:
+            peer = impostors()
+            await peer.introduce(a)
+            await a.interface.call_publish("kept")
+            end(a.bus.process)
+            for _ in range(8):
+                await until(lambda: bool(peer.hear()), "node-a stopped beating without a bus")
+                peer.say("still here")
+            a.bus = start_bus(tmp_path / "node-a")
+            await a.disconnect()
+            await a.connect()
+            assert await a.interface.get_peer_status() == "still here"
+            assert [p.status for p in peer.hear()][-1:] in ([b"kept"], [])
+
+    asyncio.run(story())

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration language of haoperator: definition, reader and checks.
+
+`load(path)` returns a checked `Config` or raises `ConfigError`, whose text names
+the file, the line, the key and what was expected. Imports nothing of haoperator.
+"""
+
+from tomlconfig.errors import ConfigError, Problem
+from tomlconfig.model import (
+    App,
+    AppKind,
+    Checker,
+    CheckerKind,
+    Cluster,
+    Config,
+    Durability,
+    Failover,
+    Link,
+    OnFailure,
+    Replicate,
+    Seconds,
+    Timing,
+    Vip,
+    Witness,
+)
+from tomlconfig.reader import load, parse
+
+__all__ = [
+    "App",
+    "AppKind",
+    "Checker",
+    "CheckerKind",
+    "Cluster",
+    "Config",
+    "ConfigError",
+    "Durability",
+    "Failover",
+    "Link",
+    "OnFailure",
+    "Problem",
+    "Replicate",
+    "Seconds",
+    "Timing",
+    "Vip",
+    "Witness",
+    "load",
+    "parse",
+]

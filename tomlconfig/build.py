@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model of a document in which no problem was found."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Interface, IPv6Interface
+from pathlib import Path
+from types import MappingProxyType
+
+from tomlconfig.document import Document, Section
+from tomlconfig.model import (
+    App,
+    AppKind,
+    Checker,
+    CheckerKind,
+    Cluster,
+    Config,
+    Durability,
+    Failover,
+    Link,
+    OnFailure,
+    Replicate,
+    Timing,
+    Vip,
+    Witness,
+)
+
+
+def config(document: Document, digest: str) -> Config:
+    """The whole of it. `document` has no problems, so whatever is needed is there."""
+    first, second = (node.name for node in document.all("node"))
+    return Config(
+        source=document.file,
+        digest=digest,
+        cluster=_cluster(document.one("cluster")),
+        timing=_timing(document.one("timing")),
+        nodes=(first, second),
+        links=tuple(map(_link, document.all("link"))),
+        vips=tuple(map(_vip, document.all("vip"))),
+        replicate=tuple(map(_replicate, document.all("replicate"))),
+        apps=tuple(map(_app, document.all("app"))),
+        checkers=tuple(map(_checker, document.all("checker"))),
+        witness=_witness(document.one("witness")),
+    )
+
+
+def _cluster(section: Section) -> Cluster:
+    return Cluster(
+        name=section.need("name", str),
+        failover=Failover(section.need("failover", str)),
+        preferred=section.get("preferred", str),
+    )
+
+
+def _timing(section: Section) -> Timing:
+    return Timing(heartbeat=section.need("heartbeat", float), detect=section.need("detect", float))
+
+
+def _link(section: Section) -> Link:
+    addresses = {node: str(address) for node, address in section.values.items()}
+    return Link(name=section.name, addresses=MappingProxyType(addresses))
+
+
+def _vip(section: Section) -> Vip:
+    address = section.values["address"]
+    assert isinstance(address, IPv4Interface | IPv6Interface)
+    return Vip(name=section.name, address=address, interface=section.need("interface", str))
+
+
+def _replicate(section: Section) -> Replicate:
+    return Replicate(
+        name=section.name,
+        path=Path(section.need("path", str)),
+        durability=Durability(section.need("durability", str)),
+    )
+
+
+def _app(section: Section) -> App:
+    kind = AppKind(_chosen(section))
+    environment: dict[str, str] = section.get("environment", dict) or {}
+    return App(
+        name=section.name,
+        kind=kind,
+        target=section.need(kind.value, str),
+        ports=section.texts("ports"),
+        volumes=section.texts("volumes"),
+        environment=MappingProxyType(environment),
+        command=section.texts("command"),
+        network=section.get("network", str),
+        after=section.texts("after"),
+        max_restarts=section.need("max_restarts", int),
+        restart_window=section.need("restart_window", float),
+    )
+
+
+def _checker(section: Section) -> Checker:
+    kind = CheckerKind(_chosen(section))
+    interval = section.need("interval", float)
+    return Checker(
+        name=section.name,
+        kind=kind,
+        target=section.need(kind.value, str),
+        app=section.get("app", str),
+        interval=interval,
+        timeout=section.get("timeout", float) or min(1.0, interval),
+        failures=section.need("failures", int),
+        on_failure=OnFailure(section.need("on_failure", str)),
+    )
+
+
+def _witness(section: Section) -> Witness | None:
+    addresses = section.texts("ping")
+    return Witness(ping=addresses) if addresses else None
+
+
+def _chosen(section: Section) -> str:
+    """Which of the keys that exclude each other is in the table."""
+    return next(key for key in section.table.one_of if key in section.given)

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a cluster configuration means, once it has been read and checked.
+
+Every value here is already validated: names are known, durations are seconds,
+macros are replaced. Nothing in this module reads a file; `tomlconfig.reader` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Interface, IPv6Interface
+from pathlib import Path
+
+Seconds = float
+
+
+class Failover(StrEnum):
+    AUTOMATIC = "automatic"
+    MANUAL = "manual"
+
+
+class Durability(StrEnum):
+    WRITE = "write"
+    FSYNC = "fsync"
+
+
+class AppKind(StrEnum):
+    """How an application is run. Exactly one of these keys stands in its table."""
+
+    CONTAINER = "container"
+    IMAGE = "image"
+    COMPOSE = "compose"
+    UNIT = "unit"
+    EXEC = "exec"
+
+
+class CheckerKind(StrEnum):
+    HTTP = "http"
+    TCP = "tcp"
+    EXEC = "exec"
+
+
+class OnFailure(StrEnum):
+    RESTART = "restart"
+    FAILOVER = "failover"
+    STOP = "stop"
+    NOTIFY = "notify"
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    name: str
+    failover: Failover = Failover.AUTOMATIC
+    preferred: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    heartbeat: Seconds = 0.2
+    detect: Seconds = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One heartbeat network: the address of each node on it."""
+
+    name: str
+    addresses: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Vip:
+    name: str
+    address: IPv4Interface | IPv6Interface
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replicate:
+    """One replicated directory; `path` is absolute and normalised."""
+
+    name: str
+    path: Path
+    durability: Durability = Durability.WRITE
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """One application. `target` is the value of the key that `kind` names."""
+
+    name: str
+    kind: AppKind
+    target: str
+    ports: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    command: tuple[str, ...] = ()
+    network: str | None = None
+    after: tuple[str, ...] = ()
+    max_restarts: int = 3
+    restart_window: Seconds = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Checker:
+    """One checker. `target` is the value of the key that `kind` names."""
+
+    name: str
+    kind: CheckerKind
+    target: str
+    app: str | None = None
+    interval: Seconds = 2.0
+    timeout: Seconds = 1.0
+    failures: int = 3
+    on_failure: OnFailure = OnFailure.RESTART
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    ping: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole file. `digest` identifies its text, so that nodes can compare theirs."""
+
+    source: Path
+    digest: str
+    cluster: Cluster
+    timing: Timing
+    nodes: tuple[str, str]
+    links: tuple[Link, ...]
+    vips: tuple[Vip, ...] = ()
+    replicate: tuple[Replicate, ...] = ()
+    apps: tuple[App, ...] = ()
+    checkers: tuple[Checker, ...] = ()
+    witness: Witness | None = None
+
+    def peer_of(self, node: str) -> str:
+        """The name of the other node. Raises ValueError if `node` is not in the cluster."""
+        first, second = self.nodes
+        if node == first:
+            return second
+        if node == second:
+            return first
+        raise ValueError(f"{node} is not a node of the cluster {self.cluster.name}")

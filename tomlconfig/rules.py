@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What holds between several keys or tables, beyond the type of each.
+
+Each rule looks at what could be read and reports what does not fit; none relies
+on another one, so that one run finds every problem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Interface, IPv6Interface, ip_address
+from pathlib import PurePosixPath
+
+from tomlconfig.document import Document, Section
+from tomlconfig.hints import nearest_word, one_of
+
+# What the cluster and the system themselves need: neither in them nor around them.
+_FORBIDDEN = (
+    *("/boot", "/dev", "/proc", "/run", "/sys"),
+    *("/etc/haoperator", "/var/lib/haoperator", "/usr/lib/haoperator", "/usr/lib/systemd"),
+)
+_UNIT_NAME_MAX = 255
+
+
+def check(document: Document) -> None:
+    """Report everything in `document` that does not fit together."""
+    for rule in _RULES:
+        rule(document)
+
+
+def _nodes(document: Document) -> None:
+    nodes = document.all("node")
+    if nodes and len(nodes) != 2:
+        names = " and ".join(node.name for node in nodes)
+        hint = "one table [node.NAME] for each, by host name"
+        document.report(nodes[-1].path, f"expected exactly two nodes, got {names}", hint)
+    preferred = document.one("cluster").get("preferred", str)
+    if preferred is not None:
+        _known(document, ("cluster", "preferred"), preferred, nodes, "node")
+
+
+def _timing(document: Document) -> None:
+    timing = document.one("timing")
+    heartbeat, detect = timing.get("heartbeat", float), timing.get("detect", float)
+    if heartbeat and detect and detect < 3 * heartbeat - 1e-9:
+        document.report(
+            ("timing", "detect" if "detect" in timing.given else "heartbeat"),
+            f"expected detect to be at least 3 heartbeats, {3 * heartbeat:g} s, got {detect:g} s",
+            "fewer lost packets than that are no evidence of a lost peer",
+        )
+
+
+def _links(document: Document) -> None:
+    nodes = {node.name for node in document.all("node")}
+    seen: dict[str, str] = {}
+    for link in document.all("link"):
+        for node in sorted(link.given - nodes):
+            message = f"expected the name of a node, got {node}"
+            hint = nearest_word(node, nodes) or f"nodes: {', '.join(sorted(nodes))}"
+            document.report((*link.path, node), message, hint)
+        for node in sorted(nodes - link.given):
+            document.report(link.path, f"the address of the node {node} is missing")
+        families = set()
+        for node, address in link.values.items():
+            families.add(ip_address(str(address)).version)
+            place = f"{link.name}.{node}"
+            if (other := seen.setdefault(str(address), place)) != place:
+                message = f"expected an address of its own, got that of link.{other}, {address}"
+                document.report((*link.path, node), message)
+        if len(families) > 1:
+            document.report(link.path, "expected both addresses to be IPv4, or both IPv6")
+
+
+def _vips(document: Document) -> None:
+    seen = {
+        ip_address(str(address)): f"link.{link.name}.{node}"
+        for link in document.all("link")
+        for node, address in link.values.items()
+    }
+    for vip in document.all("vip"):
+        address = vip.values.get("address")
+        if not isinstance(address, IPv4Interface | IPv6Interface):
+            continue
+        place = f"vip.{vip.name}"
+        if (other := seen.setdefault(address.ip, place)) != place:
+            message = f"expected an address of its own, got that of {other}, {address.ip}"
+            document.report((*vip.path, "address"), message)
+
+
+def _directories(document: Document) -> None:
+    seen: list[tuple[PurePosixPath, str]] = []
+    for section in document.all("replicate"):
+        text = section.get("path", str)
+        if text is None:
+            continue
+        path, place = PurePosixPath(text), (*section.path, "path")
+        if text == "/":
+            document.report(place, "the root directory cannot be replicated")
+            continue
+        for other, name in seen:
+            if path == other:
+                document.report(place, f"{path} is the directory of replicate.{name} already")
+            elif path in other.parents or other in path.parents:
+                message = f"{path} and {other} of replicate.{name} lie in one another"
+                document.report(place, message, "replicate the outer one alone")
+        for forbidden in map(PurePosixPath, _FORBIDDEN):
+            if path == forbidden or path in forbidden.parents or forbidden in path.parents:
+                message = f"{path} cannot be replicated, because of {forbidden}"
+                document.report(place, message, "each node needs its own")
+                break
+        if _unit_name_length(text) > _UNIT_NAME_MAX:
+            document.report(place, "the path is too long for the name of a mount unit")
+        seen.append((path, section.name))
+
+
+def _unit_name_length(path: str) -> int:
+    """The length of the mount unit's name, where unusual bytes take four characters."""
+    plain = sum(
+        byte < 128 and (chr(byte).isalnum() or chr(byte) in "/_.:") for byte in path.encode()
+    )
+    return plain + 4 * (len(path.encode()) - plain) + len(".mount")
+
+
+def _apps(document: Document) -> None:
+    apps = document.all("app")
+    containers: dict[str, str] = {}
+    for app in apps:
+        for index, name in enumerate(app.texts("after")):
+            _known(document, (*app.path, "after", index), name, apps, "app")
+        container = app.get("container", str)
+        if container and (other := containers.setdefault(container, app.name)) != app.name:
+            message = f"the container {container} is that of app.{other} already"
+            document.report((*app.path, "container"), message)
+    after = {app.name: app.texts("after") for app in apps}
+    if cycle := _cycle(after):
+        message = f"{' after '.join(cycle)}: none of them could start first"
+        document.report(("app", cycle[0], "after"), message)
+
+
+def _cycle(after: dict[str, tuple[str, ...]]) -> list[str]:
+    """One way round in circles, from a name back to itself; empty if there is none."""
+    done: set[str] = set()
+    for start in after:
+        way, todo = [start], [iter(after[start])]
+        while todo:
+            following = next((name for name in todo[-1] if name not in done), None)
+            if following is None:
+                done.add(way.pop())
+                todo.pop()
+            elif following in way:
+                return [*way[way.index(following) :], following]
+            else:
+                way.append(following)
+                todo.append(iter(after.get(following, ())))
+    return []
+
+
+def _checkers(document: Document) -> None:
+    apps = document.all("app")
+    for checker in document.all("checker"):
+        app = checker.get("app", str)
+        if app is not None:
+            _known(document, (*checker.path, "app"), app, apps, "app")
+        elif checker.get("on_failure", str) == "restart" and "app" not in checker.given:
+            key = ("on_failure",) if "on_failure" in checker.given else ()
+            document.report(
+                (*checker.path, *key),
+                'on_failure = "restart" needs the key "app"',
+                'name the application, or write on_failure = "failover" or "notify"',
+            )
+        interval, timeout = checker.get("interval", float), checker.get("timeout", float)
+        if interval and timeout and timeout > interval:
+            message = f"expected at most the interval, {interval:g} s, got {timeout:g} s"
+            document.report((*checker.path, "timeout"), message)
+
+
+def _witness(document: Document) -> None:
+    own = {str(address) for link in document.all("link") for address in link.values.values()}
+    own |= {
+        str(vip.values["address"]).partition("/")[0]
+        for vip in document.all("vip")
+        if "address" in vip.values
+    }
+    for index, address in enumerate(document.one("witness").texts("ping")):
+        if address in own:
+            message = f"{address} belongs to the cluster itself"
+            hint = "name something outside of it, such as the router"
+            document.report(("witness", "ping", index), message, hint)
+
+
+def _known(
+    document: Document,
+    path: tuple[str | int, ...],
+    name: str,
+    sections: Iterable[Section],
+    what: str,
+) -> None:
+    names = [section.name for section in sections]
+    if name not in names:
+        hint = nearest_word(name, names) or (f"there is {one_of(names, '')}" if names else "")
+        document.report(path, f"there is no [{what}.{name}]", hint)
+
+
+_RULES: tuple[Callable[[Document], None], ...] = (
+    _nodes,
+    _timing,
+    _links,
+    _vips,
+    _directories,
+    _apps,
+    _checkers,
+    _witness,
+)

@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The language: every table and every key that there is, in one place.
+
+Reading, the nearest known key in an error, and the reference in the
+documentation all come from `TABLES`. What is not `supported` is known, and is
+refused as "not supported yet": a key never does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from tomlconfig import app_values as apps
+from tomlconfig import network_values as net
+from tomlconfig import values as v
+from tomlconfig.grammar import Key, Table, later
+
+_CLUSTER = Table(
+    "cluster",
+    "The cluster as a whole.",
+    required=True,
+    keys=(
+        Key("name", v.NAME, "what the cluster is called", required=True),
+        Key(
+            "failover",
+            v.TEXT,
+            "whether the standby takes over by itself when the primary is lost",
+            default="automatic",
+            choices=("automatic", "manual"),
+        ),
+        Key("preferred", v.NAME, "the node that is primary when both could be"),
+    ),
+)
+
+_TIMING = Table(
+    "timing",
+    "How fast the loss of the peer is noticed.",
+    keys=(
+        Key(
+            "heartbeat",
+            v.DURATION,
+            "how often a node shows its peer that it lives",
+            default="200ms",
+            at_least="10ms",
+            at_most="10s",
+        ),
+        Key(
+            "detect",
+            v.DURATION,
+            "silence on all links after which the peer is lost; at least 3 heartbeats",
+            default="2s",
+            at_least="100ms",
+            at_most="5m",
+        ),
+        later("lease", "how long a primary may write without having heard anybody"),
+    ),
+)
+
+_MACROS = Table(
+    "macros",
+    "Texts to be used as ${NAME} in any string, here in those that follow; $${ stands for ${.",
+    free_keys=apps.ARGUMENT,
+)
+
+_NODE = Table(
+    "node",
+    "A node, found by its host name. There are exactly two.",
+    named=True,
+    required=True,
+    also_called=("nodes", "host"),
+)
+
+_LINK = Table(
+    "link",
+    "A heartbeat network: the address of each node on it. The order of the links is the "
+    "preference for replication.",
+    named=True,
+    required=True,
+    free_keys=net.ADDRESS,
+    also_called=("heartbeat", "network"),
+)
+
+_VIP = Table(
+    "vip",
+    "A virtual IP address, which is where the primary is.",
+    named=True,
+    also_called=("ip", "virtual_ip"),
+    keys=(
+        Key("address", net.PREFIXED_ADDRESS, "the address with its prefix length", required=True),
+        Key(
+            "interface",
+            net.INTERFACE,
+            "the interface that carries it, on both nodes",
+            required=True,
+        ),
+    ),
+)
+
+_REPLICATE = Table(
+    "replicate",
+    "A directory that is the same on both nodes. It exists already; nothing is moved.",
+    named=True,
+    one_of=("path", "docker_volume"),
+    also_called=("replicated", "directory", "volume"),
+    keys=(
+        Key("path", apps.PATH, "the directory", also_called=("directory", "dir")),
+        Key(
+            "durability",
+            v.TEXT,
+            "when a write returns: `write`, when the peer has it too",
+            default="write",
+            choices=("write",),
+            choices_later=("fsync",),
+        ),
+        later("docker_volume", "a named Docker volume instead of a path"),
+        later("exclude", "patterns of names that are not replicated", "ignore"),
+        later("include", "patterns of names that are replicated, all others are not"),
+        later("snapshot_before_resync", "a reflink snapshot keeps a promotable state in a resync"),
+        later("resync_rate", "the most that a resync copies in a second"),
+    ),
+)
+
+_IMAGE_ONLY = ("image",)
+
+_DOCKER_OPTIONS_LATER = (
+    *("env_file", "user", "hostname", "entrypoint", "workdir", "privileged", "init", "gpus"),
+    *("memory", "cpus", "ulimits", "capabilities", "devices", "labels", "log_driver"),
+    *("log_options", "healthcheck", "read_only", "tmpfs", "extra_hosts", "dns", "stop_signal"),
+)
+
+_APP = Table(
+    "app",
+    "An application, which runs where the primary is.",
+    named=True,
+    one_of=("container", "image", "compose", "unit", "exec"),
+    also_called=("application", "container", "service"),
+    keys=(
+        Key("container", v.TEXT, "a container that exists on both nodes"),
+        Key("image", v.TEXT, "an image, of which the cluster makes the container"),
+        later("compose", "a compose file"),
+        later("unit", "a systemd unit"),
+        later("exec", "a command that starts the application"),
+        later("exec_stop", "a command that stops it"),
+        later("exec_status", "a command that tells whether it runs"),
+        Key(
+            "ports",
+            v.list_of(apps.PORT),
+            "ports that are published, as in `docker run -p`",
+            default=[],
+            only_with=_IMAGE_ONLY,
+            also_called=("publish",),
+        ),
+        Key(
+            "volumes",
+            v.list_of(apps.VOLUME),
+            "directories and volumes, as in `docker run -v`",
+            default=[],
+            only_with=_IMAGE_ONLY,
+            also_called=("mounts",),
+        ),
+        Key(
+            "environment",
+            apps.STRINGS_BY_NAME,
+            "environment variables",
+            default={},
+            only_with=_IMAGE_ONLY,
+            also_called=("env",),
+        ),
+        Key(
+            "command",
+            v.list_of(apps.ARGUMENT),
+            "the command instead of the image's own, word by word",
+            default=[],
+            only_with=_IMAGE_ONLY,
+            also_called=("cmd", "args"),
+        ),
+        Key(
+            "network",
+            v.TEXT,
+            "the Docker network, `host` included, instead of the bridge",
+            only_with=_IMAGE_ONLY,
+        ),
+        Key("after", v.list_of(v.NAME), "applications that start before this one", default=[]),
+        Key(
+            "max_restarts",
+            v.COUNT,
+            "restarts in place within `restart_window`, then failover",
+            default=3,
+            at_least=0,
+            at_most=1000,
+        ),
+        Key(
+            "restart_window",
+            v.DURATION,
+            "the time in which restarts are counted",
+            default="24h",
+            at_least="1s",
+            at_most="365d",
+        ),
+        *(
+            later(name, f"as in `docker run --{name.replace('_', '-')}`")
+            for name in _DOCKER_OPTIONS_LATER
+        ),
+        later("profiles", "profiles of the compose project"),
+        later("env_files", "environment files of the compose project"),
+        later("ready", "what must be seen before the next application starts"),
+        later("start_timeout", "how long a start may take"),
+        later("stop_timeout", "how long a stop may take before it is killed"),
+    ),
+)
+
+_CHECKER = Table(
+    "checker",
+    "A probe of something that must work while this node is primary.",
+    named=True,
+    one_of=(
+        *("http", "tcp", "exec", "container", "unit", "process", "ping", "link", "vip", "disk"),
+        *("mount", "docker", "postgresql", "redis", "mysql"),
+    ),
+    also_called=("check", "monitor", "probe"),
+    keys=(
+        Key("http", net.URL, "a URL that must answer with a status from 200 to 399"),
+        Key("tcp", net.HOST_PORT, "a TCP port that must accept a connection"),
+        Key("exec", apps.COMMAND_LINE, "a command that must exit with 0; no shell is involved"),
+        later("container", "a container that must run and be healthy"),
+        later("unit", "a systemd unit that must be active"),
+        later("process", "a process that must exist"),
+        later("ping", "an address that must answer"),
+        later("link", "a network interface that must have its carrier"),
+        later("vip", "a virtual IP that must be here and nowhere else"),
+        later("disk", "a file system that must have room"),
+        later("mount", "a mount that must be there"),
+        later("docker", "the Docker daemon must answer"),
+        later("postgresql", "a PostgreSQL server that must answer"),
+        later("redis", "a Redis server that must answer"),
+        later("mysql", "a MySQL or MariaDB server that must answer"),
+        Key("app", v.NAME, "the application that is checked, and restarted by `restart`"),
+        Key(
+            "interval",
+            v.DURATION,
+            "the time from one probe to the next",
+            default="2s",
+            at_least="100ms",
+            at_most="1d",
+        ),
+        Key(
+            "timeout",
+            v.DURATION,
+            "how long a probe may take, at most `interval`; without it 1s or `interval`",
+            at_least="10ms",
+            at_most="1h",
+        ),
+        Key(
+            "failures",
+            v.COUNT,
+            "failed probes in a row that make the checker fail",
+            default=3,
+            at_least=1,
+            at_most=1000,
+        ),
+        later("successes", "probes in a row after which it counts as well again"),
+        Key(
+            "on_failure",
+            v.TEXT,
+            "what is done then: restart `app`, fail over to the peer, or only say so",
+            default="restart",
+            choices=("restart", "failover", "notify"),
+            choices_later=("stop",),
+            also_called=("action",),
+        ),
+        later("status", "the HTTP status that is expected"),
+        later("body", "a text that the answer must contain"),
+        later("certificate_left", "the least time until the certificate ends"),
+        later("free", "the least room in the file system"),
+    ),
+)
+
+_WITNESS = Table(
+    "witness",
+    "Something outside the cluster. Reaching any of it counts as: I am not the isolated one.",
+    keys=(
+        Key("ping", v.list_of(net.ADDRESS, may_be_empty=False), "addresses to ping", required=True),
+        later("tcp", "ports to connect to"),
+        later("http", "URLs to fetch"),
+    ),
+)
+
+_ARBITER = Table(
+    "arbiter",
+    "A store that the site runs already, whose lease decides who may write alone.",
+    keys=(later("etcd", "URLs of the etcd cluster"), later("ttl", "how long a lease lasts")),
+    supported=False,
+)
+
+_SPLITBRAIN = Table(
+    "splitbrain",
+    "What is done about two histories of the data.",
+    keys=(later("keep", "whose data wins: `former-primary`, or `manual`"),),
+    also_called=("split_brain",),
+    supported=False,
+)
+
+TABLES: Mapping[str, Table] = MappingProxyType(
+    {
+        table.name: table
+        for table in (
+            _CLUSTER,
+            _TIMING,
+            _MACROS,
+            _NODE,
+            _LINK,
+            _VIP,
+            _REPLICATE,
+            _APP,
+            _CHECKER,
+            _WITNESS,
+            _ARBITER,
+            _SPLITBRAIN,
+        )
+    }
+)
