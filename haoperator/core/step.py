@@ -236,7 +236,8 @@ def _promote_problem(state: State, force: bool) -> str:
 
 def _leave(state: State) -> Step:
     peer = state.peer_heard
-    stays = peer is not None and peer.able and peer.phase is not Phase.LEAVING
+    stays = peer is not None and winner(replace(state, phase=Phase.LEAVING), peer) == peer.node
+    stays = stays or (peer is not None and peer.phase.holds_role)
     gone = state.role is Role.SECONDARY and state.record.up_to_date and not state.pending
     state = _enter(state, Phase.LEAVING, "leaving the cluster in order")
     if stays and gone:

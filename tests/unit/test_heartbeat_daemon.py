@@ -86,8 +86,10 @@ def test_stopped_peer_is_silent_in_time_and_resumed_peer_accuses_nobody(
             await until(lambda: bool(a.silent), "silence not told")
             assert DETECT - BEAT - 0.05 < a.silent[0] - stopped < DETECT + 0.1
             await a.until("get_links", {"link0": False, "link1": False})
+            await a.until("get_peer_is_silent", True)
             b.process.send_signal(signal.SIGCONT)
             await a.until("get_peer_reachable", True)
+            await a.until("get_peer_is_silent", False)
             # b stood still for longer than `detect`; a lived all the time.
             await b.interface.call_publish("after")
             await until(lambda: any(t == "after" for _, t in a.heard), "b does not go on")

@@ -17,7 +17,9 @@ def test_silence_from_the_start_is_told_once_after_detect() -> None:
     for beat in range(1, 11):
         liveness.ran(100.0 + beat * BEAT)
     assert not liveness.judge(101.9)
+    assert not liveness.silent  # not known yet
     assert liveness.judge(102.0)
+    assert liveness.silent
     assert not liveness.judge(110.0)
     assert liveness.deadline is None
 

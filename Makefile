@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+# Every target is self-sufficient on a plain Debian 12: it installs what is missing
+# (as root), and leaves everything that it makes in build/.
+
+PYTHON := /usr/bin/python3
+VENV := build/venv
+NODE := a
+MAKEFLAGS += --no-builtin-rules
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+export PYTHONUNBUFFERED := 1
+
+# In this order: what is fast and narrow first.
+TESTS := $(wildcard tests/unit tests/core tests/replica tests/api tests/lab)
+SCRIPTS := .ci/run packaging/build-deb packaging/install-deps packaging/install-launchers \
+	packaging/debian/haoperator.postinst packaging/debian/haoperator.prerm \
+	packaging/debian/haoperator.postrm packaging/bash-completion/hactl
+
+.PHONY: help demo test lint lint-ruff lint-mypy lint-imports lint-scripts format deb bench soak ext deps lab-up lab-down lab-shell clean need-root
+
+.NOTPARALLEL:
+
+help:
+	@echo 'make demo           two nodes, Redis, a power cut, a failback, a swap (root)'
+	@echo 'make test           every check and every test, the lab among them (root)'
+	@echo 'make lint           formatting, types, imports, units, scripts'
+	@echo 'make format         put the formatting right'
+	@echo 'make deb            build/haoperator_*.deb, and lintian on it'
+	@echo 'make bench          measurements (root)'
+	@echo 'make soak           takeovers in a row: make soak N=100 (root)'
+	@echo 'make lab-up         boot the two nodes of the lab (root)'
+	@echo 'make lab-shell      a shell in a node: make lab-shell NODE=a'
+	@echo 'make lab-down       power the lab off and remove what it made'
+	@echo 'make clean          remove build/ and compiled files'
+
+define say
+	@printf '\n== %s\n' '$(1)'
+endef
+
+# First of all, before anything takes time.
+need-root:
+	@if [ "$$(id -u)" != 0 ]; then \
+		echo; \
+		echo '*** This needs root: it mounts file systems and boots nodes. ***'; \
+		echo '*** Run: sudo make $(MAKECMDGOALS)'; \
+		echo; exit 1; \
+	fi
+
+deps:
+	@packaging/install-deps
+
+# The linters. Made again when the list changes.
+$(VENV)/.made: packaging/requirements-dev.txt | deps
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv --system-site-packages $(VENV)
+	@$(VENV)/bin/pip --disable-pip-version-check --no-input install -q -r $<
+	@touch $@
+
+# All of them run, so that one run shows all that is to be put right.
+lint: deps $(VENV)/.made
+	@$(MAKE) --no-print-directory -k lint-ruff lint-mypy lint-imports lint-scripts
+
+lint-ruff:
+	$(call say,ruff)
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/ruff check .
+
+lint-mypy:
+	$(call say,mypy)
+	@$(VENV)/bin/mypy
+
+lint-imports:
+	$(call say,import-linter)
+	@$(VENV)/bin/lint-imports --cache-dir build/import-linter
+
+lint-scripts:
+	$(call say,shellcheck)
+	@shellcheck $(SCRIPTS)
+
+format: deps $(VENV)/.made
+	@$(VENV)/bin/ruff format .
+	@$(VENV)/bin/ruff check --fix .
+
+# The C extension beside its sources, for the tests.
+ext: deps
+	@$(PYTHON) -W ignore setup.py -q build_ext --inplace --build-temp build/ext
+
+deb: deps
+	$(call say,the Debian package)
+	@packaging/build-deb build
+	@lintian --allow-root --fail-on warning,error --tag-display-limit 0 build/haoperator_*.deb
+
+test: need-root
+	@$(MAKE) --no-print-directory lint
+	$(call say,the C extension)
+	@$(MAKE) --no-print-directory ext
+	@$(MAKE) --no-print-directory deb
+	$(call say,pytest)
+	@$(PYTHON) -m pytest -v $(TESTS)
+
+demo: need-root deb
+	@$(PYTHON) -m tests.lab.demo
+
+bench: need-root deb ext
+	@if [ ! -e tests/bench/__main__.py ]; then echo 'There are no measurements yet.'; exit 1; fi
+	@$(PYTHON) -m tests.bench
+
+soak: need-root deb
+	@$(PYTHON) -m tests.lab soak
+
+lab-up: need-root deb
+	@$(PYTHON) -m tests.lab up
+
+lab-down: need-root deps
+	@$(PYTHON) -m tests.lab down
+
+lab-shell: need-root deps
+	@$(PYTHON) -m tests.lab shell $(NODE)
+
+clean:
+	rm -rf build haoperator/replica/_hotpath*.so haoperator.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,512 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The standby's end of the stream: frames in, in order, acknowledgements out.
+ *
+ * One thread calls `next`. WRITE and SYNCDATA are applied here, FSYNC is queued for the
+ * threads in `fsync_work`, so that a slow disk holds up nobody else's frames, and every
+ * other frame goes to Python, which has applied it when it calls `next` again. One
+ * acknowledgement covers all that came in one piece.
+ */
+#include "hotpath.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define BUCKETS 1024
+#define RECEIVE_ROOM (256u * 1024)
+#define SETTLE_MS 10
+
+struct bound {
+	struct bound *next;
+	uint64_t node;
+	int fd; /* -1: the path was not there (only during a resync) */
+	struct bound *next_unsettled;
+	int64_t mtime_ns; /* to be set when there is time, or before it matters */
+	bool unsettled;
+};
+
+struct fsync_job {
+	struct fsync_job *next;
+	uint64_t seq;
+	int fd; /* own duplicate: the node may be unbound meanwhile */
+	bool datasync;
+};
+
+typedef struct {
+	PyObject_HEAD
+	int sock;
+	bool tolerant; /* resync: the walker comes by later and makes good what fails */
+	uint64_t received, applied, acked;
+	struct bytes_out in;
+	size_t used;
+	struct bound *table[BUCKETS];
+	struct bound *unsettled;
+	uint64_t copied;
+	pthread_mutex_t send_lock;
+	pthread_mutex_t jobs_lock;
+	pthread_cond_t jobs_changed;
+	struct fsync_job *jobs, **last_job;
+	bool closed;
+} Applier;
+
+static struct bound **place_of(Applier *a, uint64_t node)
+{
+	struct bound **at = &a->table[node % BUCKETS];
+
+	while (*at && (*at)->node != node)
+		at = &(*at)->next;
+	return at;
+}
+
+/* Give the files the times that they have on the primary. */
+static void settle(Applier *a)
+{
+	while (a->unsettled) {
+		struct bound *b = a->unsettled;
+		struct timespec times[2] = { { 0, UTIME_OMIT },
+					     { b->mtime_ns / 1000000000,
+					       b->mtime_ns % 1000000000 } };
+
+		if (times[1].tv_nsec < 0) {
+			times[1].tv_sec--;
+			times[1].tv_nsec += 1000000000;
+		}
+		a->unsettled = b->next_unsettled;
+		b->unsettled = false;
+		if (b->fd >= 0)
+			futimens(b->fd, times);
+	}
+}
+
+static int post(Applier *a, uint16_t type, uint64_t seq, uint64_t node, const void *data,
+		size_t length)
+{
+	struct frame head = { .length = (uint32_t)(sizeof(head) + length),
+			      .type = type,
+			      .seq = seq,
+			      .node = node };
+
+	pthread_mutex_lock(&a->send_lock);
+	bool sent = send_all(a->sock, (const char *)&head, sizeof(head)) &&
+		    (!length || send_all(a->sock, data, length));
+	pthread_mutex_unlock(&a->send_lock);
+	return sent ? 0 : EPIPE;
+}
+
+static int acknowledge(Applier *a)
+{
+	if (a->acked == a->applied)
+		return 0;
+	a->acked = a->applied;
+	return post(a, FRAME_ACK, a->applied, 0, NULL, 0);
+}
+
+static int apply_write(Applier *a, const struct write_frame *w)
+{
+	const char *data = (const char *)(w + 1);
+	struct bound *b = *place_of(a, w->head.node);
+	uint64_t offset = w->offset;
+
+	if (w->head.length < sizeof(*w))
+		return EPROTO;
+	if (!b || b->fd < 0)
+		return a->tolerant ? 0 : ENOENT;
+	size_t left = w->head.length - sizeof(*w);
+	while (left) {
+		ssize_t n = pwrite(b->fd, data, left, (off_t)offset);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n ? errno : EIO;
+		data += n;
+		offset += (uint64_t)n;
+		left -= (size_t)n;
+	}
+	if (w->mode && fchmod(b->fd, w->mode & 07777))
+		return errno;
+	if (w->head.type == FRAME_SYNCDATA)
+		a->copied += w->head.length - sizeof(*w);
+	if (w->mtime_ns != NO_TIME) {
+		b->mtime_ns = w->mtime_ns;
+		if (!b->unsettled) {
+			b->unsettled = true;
+			b->next_unsettled = a->unsettled;
+			a->unsettled = b;
+		}
+	}
+	return 0;
+}
+
+static int queue_fsync(Applier *a, const struct frame *f)
+{
+	const struct fsync_body *body = (const void *)(f + 1);
+	struct bound *b = *place_of(a, f->node);
+	struct fsync_job *job;
+
+	if (f->length < sizeof(*f) + sizeof(*body))
+		return EPROTO;
+	if (!b || b->fd < 0)
+		return a->tolerant ? post(a, FRAME_SYNCED, f->seq, f->node, NULL, 0) : ENOENT;
+	job = calloc(1, sizeof(*job));
+	if (!job)
+		return ENOMEM;
+	job->seq = f->seq;
+	job->datasync = body->datasync;
+	job->fd = dup(b->fd);
+	if (job->fd < 0) {
+		free(job);
+		return errno;
+	}
+	settle(a);
+	pthread_mutex_lock(&a->jobs_lock);
+	*a->last_job = job;
+	a->last_job = &job->next;
+	pthread_cond_signal(&a->jobs_changed);
+	pthread_mutex_unlock(&a->jobs_lock);
+	return 0;
+}
+
+/* One frame of the data path. *mine becomes false for all others. */
+static int apply(Applier *a, struct frame *f, bool *mine)
+{
+	if (f->seq) {
+		if (f->seq != a->received + 1)
+			return EPROTO;
+		a->received = f->seq;
+	}
+	*mine = true;
+	switch (f->type) {
+	case FRAME_PING:
+		return 0;
+	case FRAME_WRITE:
+	case FRAME_SYNCDATA:
+		return apply_write(a, (const void *)f);
+	case FRAME_FSYNC:
+		if (f->node)
+			return queue_fsync(a, f);
+		/* fall through */
+	default:
+		*mine = false;
+		return 0;
+	}
+}
+
+static int fill(Applier *a, int timeout_ms)
+{
+	struct bytes_out *in = &a->in;
+	size_t need = RECEIVE_ROOM;
+
+	memmove(in->data, in->data + a->used, in->length - a->used);
+	in->length -= a->used;
+	a->used = 0;
+	bytes_give_back(in);
+	if (in->length >= sizeof(struct frame)) {
+		struct frame *f = (struct frame *)in->data;
+
+		if (f->length > RECEIVE_ROOM)
+			need = f->length;
+	}
+	if (in->room < need && !bytes_reserve(in, need - in->length))
+		return ENOMEM;
+	for (int waited = 0;;) {
+		int step = a->unsettled ? SETTLE_MS : timeout_ms - waited;
+		struct pollfd wait = { .fd = a->sock, .events = POLLIN };
+		int ready = poll(&wait, 1, step);
+
+		if (ready < 0 && errno != EINTR)
+			return errno;
+		if (ready > 0)
+			break;
+		waited += ready == 0 ? step : 0;
+		settle(a);
+		if (waited >= timeout_ms)
+			return ETIMEDOUT;
+	}
+	ssize_t n = recv(a->sock, in->data + in->length, in->room - in->length, 0);
+	if (n <= 0)
+		return n ? (errno == EINTR ? 0 : errno) : ECONNRESET;
+	in->length += (size_t)n;
+	return 0;
+}
+
+static int next_frame(Applier *a, int timeout_ms, struct frame **frame)
+{
+	bool mine;
+	int error;
+
+	a->applied = a->received; /* what was handed to Python before is done */
+	for (;;) {
+		while (a->in.length - a->used >= sizeof(struct frame)) {
+			struct frame *f = (struct frame *)(a->in.data + a->used);
+
+			if (f->length < sizeof(*f) || f->length > MAX_FRAME)
+				return EPROTO;
+			if (a->in.length - a->used < f->length)
+				break;
+			a->used += f->length;
+			error = apply(a, f, &mine);
+			if (error)
+				return error;
+			if (!mine) {
+				settle(a);
+				*frame = f;
+				return 0;
+			}
+			a->applied = a->received;
+		}
+		error = acknowledge(a);
+		if (!error)
+			error = fill(a, timeout_ms);
+		if (error)
+			return error;
+	}
+}
+
+static PyObject *applier_next(Applier *a, PyObject *args)
+{
+	struct frame *frame = NULL;
+	int timeout_ms, error;
+
+	if (!PyArg_ParseTuple(args, "i", &timeout_ms))
+		return NULL;
+	Py_BEGIN_ALLOW_THREADS;
+	error = next_frame(a, timeout_ms, &frame);
+	Py_END_ALLOW_THREADS;
+	if (error) {
+		errno = error;
+		return PyErr_SetFromErrno(PyExc_OSError);
+	}
+	return Py_BuildValue("iiKKy#", frame->type, frame->directory,
+			     (unsigned long long)frame->seq, (unsigned long long)frame->node,
+			     (const char *)(frame + 1),
+			     (Py_ssize_t)(frame->length - sizeof(*frame)));
+}
+
+static PyObject *applier_bind(Applier *a, PyObject *args)
+{
+	unsigned long long node;
+	int fd;
+
+	if (!PyArg_ParseTuple(args, "Ki", &node, &fd))
+		return NULL;
+	settle(a);
+	struct bound **at = place_of(a, node);
+	if (!*at) {
+		*at = calloc(1, sizeof(**at));
+		if (!*at)
+			return PyErr_NoMemory();
+		(*at)->node = node;
+	} else if ((*at)->fd >= 0) {
+		close((*at)->fd);
+	}
+	(*at)->fd = fd;
+	Py_RETURN_NONE;
+}
+
+static PyObject *applier_unbind(Applier *a, PyObject *args)
+{
+	unsigned long long node;
+
+	if (!PyArg_ParseTuple(args, "K", &node))
+		return NULL;
+	settle(a);
+	struct bound **at = place_of(a, node), *b = *at;
+	if (b) {
+		*at = b->next;
+		Py_BEGIN_ALLOW_THREADS; /* the last close of a large deleted file takes time */
+		if (b->fd >= 0)
+			close(b->fd);
+		Py_END_ALLOW_THREADS;
+		free(b);
+	}
+	Py_RETURN_NONE;
+}
+
+/* The descriptor of a node: -1 if its path was missing, None if it is not bound. */
+static PyObject *applier_fd(Applier *a, PyObject *args)
+{
+	unsigned long long node;
+
+	if (!PyArg_ParseTuple(args, "K", &node))
+		return NULL;
+	struct bound *b = *place_of(a, node);
+	if (!b)
+		Py_RETURN_NONE;
+	return PyLong_FromLong(b->fd);
+}
+
+static PyObject *applier_set_tolerant(Applier *a, PyObject *args)
+{
+	int tolerant;
+
+	if (!PyArg_ParseTuple(args, "p", &tolerant))
+		return NULL;
+	a->tolerant = tolerant;
+	Py_RETURN_NONE;
+}
+
+static PyObject *applier_post(Applier *a, PyObject *args)
+{
+	int type, error;
+	unsigned long long seq, node;
+	Py_buffer payload;
+
+	if (!PyArg_ParseTuple(args, "iKKy*", &type, &seq, &node, &payload))
+		return NULL;
+	Py_BEGIN_ALLOW_THREADS;
+	error = post(a, (uint16_t)type, seq, node, payload.buf, (size_t)payload.len);
+	Py_END_ALLOW_THREADS;
+	PyBuffer_Release(&payload);
+	if (error) {
+		errno = error;
+		return PyErr_SetFromErrno(PyExc_OSError);
+	}
+	Py_RETURN_NONE;
+}
+
+static PyObject *applier_acknowledge(Applier *a, PyObject *unused)
+{
+	int error;
+
+	(void)unused;
+	Py_BEGIN_ALLOW_THREADS;
+	a->applied = a->received;
+	error = acknowledge(a);
+	Py_END_ALLOW_THREADS;
+	if (error) {
+		errno = error;
+		return PyErr_SetFromErrno(PyExc_OSError);
+	}
+	Py_RETURN_NONE;
+}
+
+static struct fsync_job *take_job(Applier *a)
+{
+	struct fsync_job *job;
+
+	pthread_mutex_lock(&a->jobs_lock);
+	while (!a->jobs && !a->closed)
+		pthread_cond_wait(&a->jobs_changed, &a->jobs_lock);
+	job = a->jobs;
+	if (job) {
+		a->jobs = job->next;
+		if (!a->jobs)
+			a->last_job = &a->jobs;
+	}
+	pthread_mutex_unlock(&a->jobs_lock);
+	return job;
+}
+
+/* Work for one thread until `close`: raises OSError for an fsync that failed. */
+static PyObject *applier_fsync_work(Applier *a, PyObject *unused)
+{
+	struct fsync_job *job;
+	int error = 0;
+
+	(void)unused;
+	Py_BEGIN_ALLOW_THREADS;
+	while (!error && (job = take_job(a))) {
+		error = (job->datasync ? fdatasync(job->fd) : fsync(job->fd)) ? errno : 0;
+		if (!error)
+			post(a, FRAME_SYNCED, job->seq, 0, NULL, 0);
+		close(job->fd);
+		free(job);
+	}
+	Py_END_ALLOW_THREADS;
+	if (error) {
+		errno = error;
+		return PyErr_SetFromErrno(PyExc_OSError);
+	}
+	Py_RETURN_NONE;
+}
+
+/* End the session: wake every thread in it. Harmless to repeat. */
+static PyObject *applier_close(Applier *a, PyObject *unused)
+{
+	(void)unused;
+	shutdown(a->sock, SHUT_RDWR);
+	pthread_mutex_lock(&a->jobs_lock);
+	a->closed = true;
+	pthread_cond_broadcast(&a->jobs_changed);
+	pthread_mutex_unlock(&a->jobs_lock);
+	Py_RETURN_NONE;
+}
+
+static PyObject *applier_settle(Applier *a, PyObject *unused)
+{
+	(void)unused;
+	settle(a);
+	Py_RETURN_NONE;
+}
+
+static PyObject *applier_copied(Applier *a, PyObject *unused)
+{
+	(void)unused;
+	return PyLong_FromUnsignedLongLong(a->copied);
+}
+
+static PyObject *applier_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+	int sock;
+
+	if (kwargs || !PyArg_ParseTuple(args, "i", &sock))
+		return NULL;
+	Applier *a = (Applier *)type->tp_alloc(type, 0);
+	if (!a)
+		return NULL;
+	a->sock = sock;
+	a->last_job = &a->jobs;
+	pthread_mutex_init(&a->send_lock, NULL);
+	pthread_mutex_init(&a->jobs_lock, NULL);
+	pthread_cond_init(&a->jobs_changed, NULL);
+	return (PyObject *)a;
+}
+
+static void applier_dealloc(Applier *a)
+{
+	struct fsync_job *job, *next_job;
+
+	for (int i = 0; i < BUCKETS; i++) {
+		struct bound *b = a->table[i], *next;
+
+		for (; b; b = next) {
+			next = b->next;
+			if (b->fd >= 0)
+				close(b->fd);
+			free(b);
+		}
+	}
+	for (job = a->jobs; job; job = next_job) {
+		next_job = job->next;
+		close(job->fd);
+		free(job);
+	}
+	free(a->in.data);
+	Py_TYPE(a)->tp_free((PyObject *)a);
+}
+
+#define METHOD(name, flags) { #name, (PyCFunction)(void (*)(void))applier_##name, flags, NULL }
+static PyMethodDef applier_methods[] = {
+	METHOD(next, METH_VARARGS),	    METHOD(bind, METH_VARARGS),
+	METHOD(unbind, METH_VARARGS),	    METHOD(fd, METH_VARARGS),
+	METHOD(set_tolerant, METH_VARARGS), METHOD(post, METH_VARARGS),
+	METHOD(acknowledge, METH_NOARGS),   METHOD(fsync_work, METH_NOARGS),
+	METHOD(close, METH_NOARGS),	    METHOD(settle, METH_NOARGS),
+	METHOD(copied, METH_NOARGS),	    { NULL, NULL, 0, NULL },
+};
+
+PyTypeObject ApplierType = {
+	PyVarObject_HEAD_INIT(NULL, 0).tp_name = "haoperator.replica._hotpath.Applier",
+	.tp_basicsize = sizeof(Applier),
+	.tp_flags = Py_TPFLAGS_DEFAULT,
+	.tp_doc = "The standby's end of one stream.",
+	.tp_methods = applier_methods,
+	.tp_new = applier_new,
+	.tp_dealloc = (destructor)applier_dealloc,
+};

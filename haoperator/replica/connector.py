@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A primary looks for its standby: on every link, in their order, until one works."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+from typing import Any, Protocol
+
+from haoperator.replica import handshake, wire
+from haoperator.replica.handshake import HandshakeError
+from haoperator.replica.sockets import connect, shut
+from haoperator.replica.states import Settings
+
+RETRY_SECONDS = 0.2
+REFUSED_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class Owner(Protocol):
+    """The engine, as the connector uses it."""
+
+    @property
+    def wants_stream(self) -> bool: ...
+    def hello(self) -> dict[str, Any]: ...
+    def stream_begins(self, sock: socket.socket, *, resync: bool) -> bool: ...
+    def stream_ended(self) -> None: ...
+    def receive(self) -> wire.Received: ...
+    def hashes(self, seq: int, hashes: bytes) -> None: ...
+    def refused(self, reason: str) -> None: ...
+
+
+class Connector:
+    """One thread that holds the stream to the standby while this node is primary."""
+
+    def __init__(self, settings: Settings, owner: Owner) -> None:
+        self._settings = settings
+        self._owner = owner
+        self._wake = threading.Event()
+        self._sock: socket.socket | None = None
+
+    def start(self) -> None:
+        threading.Thread(target=self._serve, name="connect", daemon=True).start()
+
+    def wake(self) -> None:
+        """Something changed: look now."""
+        self._wake.set()
+
+    def disconnect(self) -> None:
+        """End the present connection, if there is one; another is tried."""
+        sock = self._sock
+        if sock is not None:
+            shut(sock)
+
+    def _serve(self) -> None:
+        pause: float | None = None
+        while True:
+            self._wake.wait(pause)
+            self._wake.clear()
+            if not self._owner.wants_stream:
+                pause = None
+                continue
+            try:
+                pause = REFUSED_SECONDS if self._try_links() else RETRY_SECONDS
+            except Exception:
+                log.exception("the stream to the standby failed")
+                pause = REFUSED_SECONDS
+
+    def _try_links(self) -> bool:
+        """True if the peer was reached and refused."""
+        for link in self._settings.links:
+            with contextlib.suppress(OSError):
+                sock = connect(link, self._settings)
+                with sock:
+                    return self._greet(sock)
+        return False
+
+    def _greet(self, sock: socket.socket) -> bool:
+        try:
+            answer = handshake.as_primary(sock, self._settings.key, self._owner.hello())
+        except HandshakeError as err:
+            self._owner.refused(str(err))
+            return True
+        if answer.get("accept") not in ("resync", "synced"):
+            self._owner.refused(str(answer.get("reason", "no reason given")))
+            return True
+        sock.settimeout(None)
+        self._sock = sock
+        try:
+            self._hold(sock, resync=answer["accept"] == "resync")
+        finally:
+            self._sock = None
+        return False
+
+    def _hold(self, sock: socket.socket, *, resync: bool) -> None:
+        if not self._owner.stream_begins(sock, resync=resync):
+            return
+        try:
+            while True:
+                type_number, _, seq, _, payload = self._owner.receive()
+                frame = wire.from_peer(type_number, payload)
+                if isinstance(frame, wire.Hashes):
+                    self._owner.hashes(seq, frame.hashes)
+                elif isinstance(frame, wire.Nack):
+                    log.error("the standby is outdated: %s", frame.reason.decode(errors="replace"))
+                    return
+        except wire.Rubbish as err:
+            log.error("the standby sent rubbish, cut off: %s", err)
+        except OSError as err:
+            log.info("the stream to the standby ended: %s", err.strerror)
+        finally:
+            shut(sock)
+            self._owner.stream_ended()

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One replicated directory: its mount, its nodes, and the threads that serve it."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+import threading
+from collections.abc import Callable
+
+from haoperator.replica import _hotpath, abi, changing, reading
+from haoperator.replica.nodelog import NodeLog
+from haoperator.replica.nodes import Node, NodeIds, NodeTable
+from haoperator.replica.outgoing import Outgoing, Phase
+
+THREADS = 8
+CACHE_SECONDS = 3600
+"""How long the kernel may keep names and attributes on the primary: nobody else changes them."""
+
+log = logging.getLogger(__name__)
+
+
+class Directory:
+    """A mount and the tree below it.
+
+    `namespace` is the mutex under which names change here and on the stream. `root_fd`
+    was opened before the mount and leads below it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        path: str,
+        index: int,
+        fuse_fd: int,
+        root_fd: int,
+        outgoing: Outgoing,
+        ids: NodeIds,
+        node_log: NodeLog,
+    ) -> None:
+        self.name = name
+        self.path = path
+        self.index = index
+        self.fuse_fd = fuse_fd
+        self.root_fd = root_fd
+        self.outgoing = outgoing
+        self.hot = outgoing.hot
+        self.log = node_log
+        self.namespace = threading.Lock()
+        self.nodes = NodeTable(root_fd, ids, node_log, self._dropped)
+        self.primary = False
+        self.accepts_writers = False
+        self.mounted = True
+        self.on_unmount: Callable[[Directory], None] = lambda _: None
+        self.listings = reading.Listings()
+        self._alive = THREADS
+        self._alive_lock = threading.Lock()
+
+    def start(self) -> None:
+        """Serve from now on. The threads end when the directory is unmounted."""
+        for number in range(THREADS):
+            threading.Thread(target=self._serve, name=f"{self.name}/{number}", daemon=True).start()
+
+    @property
+    def cache_seconds(self) -> int:
+        return CACHE_SECONDS if self.primary else 0
+
+    def data_fd(self, node: Node) -> int:
+        """The descriptor that the data path uses; opens it. The namespace mutex is held."""
+        fd = self.hot.fd(node.id)
+        if fd >= 0:
+            return fd
+        if not node.regular:
+            raise OSError(errno.EINVAL, "not a regular file")
+        flags = os.O_CLOEXEC | os.O_NOATIME
+        try:
+            fd = os.open(node.magic, os.O_RDWR | flags)
+        except PermissionError:  # chattr +i and the like
+            fd = os.open(node.magic, os.O_RDONLY | flags)
+        self.hot.set_fd(node.id, fd)
+        return fd
+
+    def close_data_fd(self, node: Node) -> None:
+        fd = self.hot.set_fd(node.id, -1)
+        if fd >= 0:
+            os.close(fd)
+
+    def require_nameless(self, node: Node) -> None:
+        """A node without a known name must not be named: else the peer would miss a change."""
+        if self.outgoing.phase is Phase.SYNCED and os.fstat(node.fd).st_nlink:
+            raise OSError(errno.EIO, "no name of the file is known, the peer cannot be told")
+
+    def notify(self, code: int, body: bytes) -> None:
+        """Tell the kernel something. Hold no lock: it may wait for a request of ours."""
+        head = abi.OUT_HEADER.pack(abi.OUT_HEADER.size + len(body), code, 0)
+        try:
+            os.write(self.fuse_fd, head + body)
+        except OSError as err:
+            # ENOENT: it does not know the node; ENOTDIR, ENOTEMPTY, EBUSY: it keeps the name
+            if err.errno in (errno.ENODEV, errno.EBADF):
+                raise
+
+    def resend(self) -> None:
+        """Ask for the requests that a former process read and did not answer (Linux 6.9)."""
+        self.notify(abi.NOTIFY_RESEND, b"")
+
+    def forget_caches(self) -> None:
+        """Make the kernel ask again for everything that it knows of this directory."""
+        with self.namespace:
+            known = [(node.id, node.names) for node in self.nodes]
+        for node, names in known:
+            for parent, name in names:
+                self.notify(
+                    abi.NOTIFY_INVAL_ENTRY,
+                    abi.INVAL_ENTRY.pack(parent, len(name), 0) + name + b"\0",
+                )
+            self.notify(abi.NOTIFY_INVAL_INODE, abi.INVAL_INODE.pack(node, 0, 0))
+
+    def dispatch(self, request: bytes) -> None:
+        """Serve one request that the data path does not serve by itself."""
+        header = abi.Header._make(abi.IN_HEADER.unpack_from(request))
+        body = request[abi.IN_HEADER.size : header.length - 8 * header.extension]
+        try:
+            if header.opcode in changing.HANDLERS:
+                changing.serve(self, header, body, request)
+            elif header.opcode in (abi.Op.READ, abi.Op.WRITE, abi.Op.FSYNC):
+                self._prepare(header, request)
+            else:
+                self._read(header, body)
+        except OSError as err:
+            self._answer(header, err.errno or errno.EIO)
+        except Exception:
+            log.exception("%s: request %d failed", self.name, header.opcode)
+            self._answer(header, errno.EIO)
+
+    def _read(self, header: abi.Header, body: bytes) -> None:
+        handler = reading.HANDLERS.get(header.opcode)
+        if handler is None:
+            self._answer(header, errno.ENOSYS)
+            return
+        answer = handler(self, header, body)
+        if answer is not None:
+            self._answer(header, 0, answer)
+
+    def _answer(self, header: abi.Header, error: int, data: bytes = b"") -> None:
+        self.hot.answer(self.fuse_fd, header.unique, error, data)
+
+    def _prepare(self, header: abi.Header, request: bytes) -> None:
+        """Give the data path what it lacks for this request, then let it do it."""
+        changes = header.opcode != abi.Op.READ
+        for _ in range(100):
+            if changes and not self.hot.enter(self.fuse_fd, self.index, request):
+                return
+            try:
+                with self.namespace:
+                    node = self.nodes.get(header.node)
+                    self.data_fd(node)
+                    if changes:
+                        self.outgoing.bind(self, node)
+            finally:
+                if changes:
+                    self.hot.leave()
+            if self.hot.handle(self.fuse_fd, self.index, request):
+                return
+            # the stream changed in between
+        raise OSError(errno.EIO, "the stream does not stand still")
+
+    def _dropped(self, node: Node) -> None:
+        self.outgoing.dropped(self, node)
+        fd = self.hot.drop(node.id)
+        if fd >= 0:
+            os.close(fd)
+
+    def _serve(self) -> None:
+        _hotpath.own_umask()
+        while True:
+            try:
+                request = self.hot.serve(self.fuse_fd, self.index)
+            except OSError as err:
+                if err.errno not in (errno.ENODEV, errno.ECONNABORTED, errno.EBADF):
+                    log.error("%s: /dev/fuse: %s", self.name, err.strerror)
+                break
+            self.dispatch(request)
+        with self._alive_lock:
+            self._alive -= 1
+            last = self._alive == 0
+        if last:
+            self.mounted = False
+            self.on_unmount(self)
+
+    def close(self) -> None:
+        """After the unmount: give back what the directory held."""
+        self.hot.forget_fuse(self.fuse_fd)
+        for node in self.nodes:
+            fd = self.hot.drop(node.id)
+            if fd >= 0:
+                os.close(fd)
+            if node is not self.nodes.root:
+                os.close(node.fd)
+        self.log.close(remove=True)
+        os.close(self.fuse_fd)
+        os.close(self.root_fd)
+
+    def restore(self) -> bool:
+        """Take up the nodes of a former process on the same mount. False: nothing to take up."""
+        names = self.log.replay()
+        if names is None:
+            return False
+        for node in names.nodes:
+            self._restore(node, names.nodes, set())
+        return True
+
+    def _restore(
+        self, node_id: int, names: dict[int, list[tuple[int, bytes]]], asked: set[int]
+    ) -> Node | None:
+        known = self.nodes.known(node_id)
+        if known is not None or node_id in asked:
+            return known
+        asked.add(node_id)
+        for parent_id, name in names.get(node_id, ()):
+            parent = self._restore(parent_id, names, asked)
+            if parent is None or not stat.S_ISDIR(parent.kind):
+                continue
+            try:
+                fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent.fd)
+            except OSError:
+                continue
+            node, _ = self.nodes.adopt(fd, node_id)
+            if node.id == node_id:
+                node.lookups = max(node.lookups, 1)
+                self.nodes.add_name(node, parent, name)
+                known = node
+        return known

@@ -1,0 +1,804 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The data path: READ, WRITE and FSYNC, from /dev/fuse to the backing file and to the
+ * peer, without the GIL. Every other request goes to Python, as does one that needs
+ * something prepared first (a data descriptor, a binding); Python then hands the same
+ * request to the same function here. There is no second way to write.
+ */
+#include "hotpath.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <malloc.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MAX_DATA (1024u * 1024)
+#define REQUEST_ROOM (MAX_DATA + 64u * 1024)
+#define KILL_SUIDGID (1u << 2) /* FUSE_WRITE_KILL_SUIDGID */
+
+static __thread char *thread_buffer;
+
+static char *own_buffer(void)
+{
+	if (!thread_buffer)
+		thread_buffer = malloc(REQUEST_ROOM);
+	return thread_buffer;
+}
+
+void deadline_in(struct timespec *when, int timeout_ms)
+{
+	clock_gettime(CLOCK_MONOTONIC, when);
+	when->tv_sec += timeout_ms / 1000;
+	when->tv_nsec += (timeout_ms % 1000) * 1000000L;
+	if (when->tv_nsec >= 1000000000L) {
+		when->tv_sec++;
+		when->tv_nsec -= 1000000000L;
+	}
+}
+
+/* Answer one FUSE request. Nobody to answer (interrupted, unmounted) is no error. */
+void fuse_answer(int fuse_fd, uint64_t unique, int error, const void *data, size_t length)
+{
+	struct fuse_out_header head = {
+		.len = (uint32_t)(sizeof(head) + length), .error = -error, .unique = unique
+	};
+	struct iovec parts[2] = { { &head, sizeof(head) }, { (void *)data, length } };
+
+	while (writev(fuse_fd, parts, length ? 2 : 1) < 0 && errno == EINTR)
+		;
+}
+
+static struct stripe *stripe_of(HotPath *hot, uint64_t node)
+{
+	return &hot->stripes[node % STRIPES];
+}
+
+static struct slot *find(struct stripe *stripe, uint64_t node)
+{
+	struct slot *slot = stripe->slots;
+
+	while (slot && slot->node != node)
+		slot = slot->next;
+	return slot;
+}
+
+static struct slot *find_or_add(struct stripe *stripe, uint64_t node)
+{
+	struct slot *slot = find(stripe, node);
+
+	if (!slot && (slot = calloc(1, sizeof(*slot)))) {
+		slot->node = node;
+		slot->fd = -1;
+		slot->next = stripe->slots;
+		stripe->slots = slot;
+	}
+	return slot;
+}
+
+/* What became of a request that was offered to the data path. */
+enum outcome { DONE, FOR_PYTHON };
+
+static enum outcome do_read(HotPath *hot, int fuse_fd, const struct fuse_in_header *head)
+{
+	struct fuse_read_in in;
+	struct stripe *stripe = stripe_of(hot, head->nodeid);
+	char *buffer = own_buffer();
+
+	memcpy(&in, head + 1, sizeof(in));
+	pthread_mutex_lock(&stripe->lock);
+	struct slot *slot = find(stripe, head->nodeid);
+	int fd = slot ? slot->fd : -1;
+	pthread_mutex_unlock(&stripe->lock);
+	if (fd < 0)
+		return FOR_PYTHON;
+	/* The kernel sends the last RELEASE after the answer: fd stays open meanwhile. */
+	size_t size = in.size < MAX_DATA ? in.size : MAX_DATA;
+	ssize_t n = buffer ? pread(fd, buffer, size, (off_t)in.offset) : (errno = ENOMEM, -1);
+	if (n < 0)
+		fuse_answer(fuse_fd, head->unique, errno, NULL, 0);
+	else
+		fuse_answer(fuse_fd, head->unique, 0, buffer, (size_t)n);
+	return DONE;
+}
+
+/* Ready to change: open here, and known to the peer or in need of no peer. */
+static bool prepared(HotPath *hot, const struct slot *slot)
+{
+	struct stream *s = &hot->stream;
+
+	if (!slot || slot->fd < 0)
+		return false;
+	/* attached and epoch change only while no change is in flight */
+	return !s->attached || slot->bound == s->epoch || slot->bound == BOUND_NEVER;
+}
+
+static int write_here(int fd, struct write_frame *frame, const char *data, size_t size,
+		      bool kill_suidgid, ssize_t *written)
+{
+	struct stat st;
+	ssize_t n = pwrite(fd, data, size, (off_t)frame->offset);
+
+	if (n < 0)
+		return errno == EBADF ? EPERM : errno;
+	if (fstat(fd, &st))
+		return errno;
+	if (kill_suidgid) {
+		mode_t group_exec = S_ISGID | S_IXGRP;
+		mode_t kept = st.st_mode & ~(mode_t)S_ISUID;
+
+		if ((kept & group_exec) == group_exec)
+			kept &= ~(mode_t)S_ISGID;
+		if (kept != st.st_mode && !fchmod(fd, kept & 07777))
+			frame->mode = kept;
+	}
+	frame->mtime_ns = st.st_mtim.tv_sec * 1000000000LL + st.st_mtim.tv_nsec;
+	*written = n;
+	return 0;
+}
+
+static void attributes_changed(int fuse_fd, uint64_t node)
+{
+	struct {
+		struct fuse_out_header head;
+		struct fuse_notify_inval_inode_out inode;
+	} note = { { sizeof(note), FUSE_NOTIFY_INVAL_INODE, 0 }, { node, -1, 0 } };
+
+	while (write(fuse_fd, &note, sizeof(note)) < 0 && errno == EINTR)
+		;
+}
+
+static enum outcome do_write(HotPath *hot, int fuse_fd, int directory,
+			     const struct fuse_in_header *head)
+{
+	struct fuse_write_in in;
+	struct stripe *stripe = stripe_of(hot, head->nodeid);
+	const char *data = (const char *)(head + 1) + sizeof(in);
+	ssize_t written = 0;
+
+	memcpy(&in, head + 1, sizeof(in));
+	if (head->len < sizeof(*head) + sizeof(in) + in.size) {
+		fuse_answer(fuse_fd, head->unique, EINVAL, NULL, 0);
+		return DONE;
+	}
+	if (!gate_enter(&hot->gate, fuse_fd, directory, head, head->len))
+		return DONE;
+	pthread_mutex_lock(&stripe->lock);
+	struct slot *slot = find(stripe, head->nodeid);
+	if (!prepared(hot, slot)) {
+		pthread_mutex_unlock(&stripe->lock);
+		gate_leave(&hot->gate);
+		return FOR_PYTHON;
+	}
+	struct write_frame frame = { .head = { .type = FRAME_WRITE,
+					       .directory = (uint16_t)directory,
+					       .node = head->nodeid },
+				     .offset = in.offset };
+	int error = write_here(slot->fd, &frame, data, in.size,
+			       in.write_flags & KILL_SUIDGID, &written);
+	struct fuse_write_out out = { .size = (uint32_t)written };
+	bool local_only = slot->bound == BOUND_NEVER;
+	if (!error && !local_only)
+		stream_submit(&hot->stream, &frame.head, sizeof(frame), data, (size_t)written,
+			      fuse_fd, head->unique, &out, sizeof(out));
+	pthread_mutex_unlock(&stripe->lock);
+	if (error)
+		fuse_answer(fuse_fd, head->unique, error, NULL, 0);
+	else if (local_only)
+		fuse_answer(fuse_fd, head->unique, 0, &out, sizeof(out));
+	else
+		stream_flush(&hot->stream);
+	gate_leave(&hot->gate);
+	if (frame.mode)
+		attributes_changed(fuse_fd, head->nodeid);
+	return DONE;
+}
+
+static enum outcome do_fsync(HotPath *hot, int fuse_fd, int directory,
+			     const struct fuse_in_header *head)
+{
+	struct fuse_fsync_in in;
+	struct stripe *stripe = stripe_of(hot, head->nodeid);
+	uint64_t seq = 0;
+
+	memcpy(&in, head + 1, sizeof(in));
+	if (hot->gate.mode == GATE_READ_ONLY) { /* from the time before: only this copy is ours */
+		pthread_mutex_lock(&stripe->lock);
+		struct slot *known = find(stripe, head->nodeid);
+		int own = known ? known->fd : -1;
+		pthread_mutex_unlock(&stripe->lock);
+		int failed = own >= 0 && fsync(own) ? errno : 0;
+		fuse_answer(fuse_fd, head->unique, failed, NULL, 0);
+		return DONE;
+	}
+	if (!gate_enter(&hot->gate, fuse_fd, directory, head, head->len))
+		return DONE;
+	pthread_mutex_lock(&stripe->lock);
+	struct slot *slot = find(stripe, head->nodeid);
+	if (!prepared(hot, slot)) {
+		pthread_mutex_unlock(&stripe->lock);
+		gate_leave(&hot->gate);
+		return FOR_PYTHON;
+	}
+	int fd = slot->fd;
+	struct frame frame = { .type = FRAME_FSYNC,
+			       .directory = (uint16_t)directory,
+			       .node = head->nodeid };
+	struct fsync_body sync = { .datasync = in.fsync_flags & 1 };
+	struct fsync_pending *entry = NULL;
+	if (slot->bound != BOUND_NEVER && (entry = calloc(1, sizeof(*entry)))) {
+		entry->fuse_fd = fuse_fd;
+		entry->unique = head->unique;
+		seq = stream_submit_fsync(&hot->stream, &frame, &sync, sizeof(sync), entry);
+	}
+	pthread_mutex_unlock(&stripe->lock);
+	if (seq)
+		stream_flush(&hot->stream);
+	gate_leave(&hot->gate); /* the fsync itself may take long and changes nothing */
+	int error = (in.fsync_flags & 1 ? fdatasync(fd) : fsync(fd)) ? errno : 0;
+	if (seq) {
+		stream_fsync_local_done(&hot->stream, entry, error);
+	} else {
+		free(entry);
+		fuse_answer(fuse_fd, head->unique, error, NULL, 0);
+	}
+	return DONE;
+}
+
+static enum outcome dispatch(HotPath *hot, int fuse_fd, int directory,
+			     const struct fuse_in_header *head)
+{
+	size_t body = head->len - sizeof(*head);
+
+	switch (head->opcode) {
+	case FUSE_READ:
+		return body < sizeof(struct fuse_read_in) ? FOR_PYTHON
+							  : do_read(hot, fuse_fd, head);
+	case FUSE_WRITE:
+		return body < sizeof(struct fuse_write_in)
+			       ? FOR_PYTHON
+			       : do_write(hot, fuse_fd, directory, head);
+	case FUSE_FSYNC:
+		return body < sizeof(struct fuse_fsync_in)
+			       ? FOR_PYTHON
+			       : do_fsync(hot, fuse_fd, directory, head);
+	case FUSE_INTERRUPT:
+		if (body >= sizeof(struct fuse_interrupt_in))
+			gate_interrupt(&hot->gate, fuse_fd,
+				       ((const struct fuse_interrupt_in *)(head + 1))->unique);
+		return DONE;
+	default:
+		return FOR_PYTHON;
+	}
+}
+
+static PyObject *hot_serve(HotPath *hot, PyObject *args)
+{
+	int fuse_fd, directory, error = 0;
+	ssize_t n = 0;
+	char *buffer = own_buffer();
+
+	if (!PyArg_ParseTuple(args, "ii", &fuse_fd, &directory))
+		return NULL;
+	if (!buffer)
+		return PyErr_NoMemory();
+	Py_BEGIN_ALLOW_THREADS;
+	for (;;) {
+		n = read(fuse_fd, buffer, REQUEST_ROOM);
+		if (n < 0) {
+			if (errno == EINTR || errno == EAGAIN || errno == ENOENT)
+				continue;
+			error = errno;
+			break;
+		}
+		const struct fuse_in_header *head = (const void *)buffer;
+		if ((size_t)n < sizeof(*head) || head->len != (size_t)n) {
+			error = EPROTO;
+			break;
+		}
+		if (dispatch(hot, fuse_fd, directory, head) == FOR_PYTHON)
+			break;
+	}
+	Py_END_ALLOW_THREADS;
+	if (error) {
+		errno = error;
+		return PyErr_SetFromErrno(PyExc_OSError);
+	}
+	return PyBytes_FromStringAndSize(buffer, n);
+}
+
+static PyObject *hot_handle(HotPath *hot, PyObject *args)
+{
+	int fuse_fd, directory;
+	Py_buffer request;
+	enum outcome outcome = FOR_PYTHON;
+
+	if (!PyArg_ParseTuple(args, "iiy*", &fuse_fd, &directory, &request))
+		return NULL;
+	const struct fuse_in_header *head = request.buf;
+	if ((size_t)request.len >= sizeof(*head) && head->len == (size_t)request.len) {
+		Py_BEGIN_ALLOW_THREADS;
+		outcome = dispatch(hot, fuse_fd, directory, head);
+		Py_END_ALLOW_THREADS;
+	}
+	PyBuffer_Release(&request);
+	return PyBool_FromLong(outcome == DONE);
+}
+
+static PyObject *hot_answer(HotPath *hot, PyObject *args)
+{
+	int fuse_fd, error;
+	unsigned long long unique;
+	Py_buffer data;
+
+	(void)hot;
+	if (!PyArg_ParseTuple(args, "iKiy*", &fuse_fd, &unique, &error, &data))
+		return NULL;
+	Py_BEGIN_ALLOW_THREADS;
+	fuse_answer(fuse_fd, unique, error, data.buf, (size_t)data.len);
+	Py_END_ALLOW_THREADS;
+	PyBuffer_Release(&data);
+	Py_RETURN_NONE;
+}
+
+static PyObject *hot_enter(HotPath *hot, PyObject *args)
+{
+	int fuse_fd, directory;
+	Py_buffer request;
+	bool entered = false;
+
+	if (!PyArg_ParseTuple(args, "iiy*", &fuse_fd, &directory, &request))
+		return NULL;
+	if ((size_t)request.len >= sizeof(struct fuse_in_header))
+		entered = gate_enter(&hot->gate, fuse_fd, directory, request.buf,
+				     (size_t)request.len);
+	PyBuffer_Release(&request);
+	return PyBool_FromLong(entered);
+}
+
+static PyObject *hot_leave(HotPath *hot, PyObject *unused)
+{
+	(void)unused;
+	gate_leave(&hot->gate);
+	Py_RETURN_NONE;
+}
+
+static PyObject *hot_set_gate(HotPath *hot, PyObject *args)
+{
+	int mode;
+
+	if (!PyArg_ParseTuple(args, "i", &mode))
+		return NULL;
+	Py_BEGIN_ALLOW_THREADS;
+	gate_set(&hot->gate, (enum gate)mode);
+	Py_END_ALLOW_THREADS;
+	Py_RETURN_NONE;
+}
+
+static PyObject *hot_quiesce(HotPath *hot, PyObject *args)
+{
+	int timeout_ms;
+	bool idle;
+
+	if (!PyArg_ParseTuple(args, "i", &timeout_ms))
+		return NULL;
+	Py_BEGIN_ALLOW_THREADS;
+	idle = gate_quiesce(&hot->gate, timeout_ms);
+	Py_END_ALLOW_THREADS;
+	return PyBool_FromLong(idle);
+}
+
+static PyObject *hot_take_parked(HotPath *hot, PyObject *unused)
+{
+	struct parked *p = gate_take(&hot->gate);
+	PyObject *result;
+
+	(void)unused;
+	if (!p)
+		Py_RETURN_NONE;
+	result = Py_BuildValue("iiy#", p->fuse_fd, p->directory, p->request,
+			       (Py_ssize_t)p->length);
+	free(p);
+	return result;
+}
+
+static PyObject *hot_forget_fuse(HotPath *hot, PyObject *args)
+{
+	int fuse_fd;
+
+	if (!PyArg_ParseTuple(args, "i", &fuse_fd))
+		return NULL;
+	gate_forget_fuse(&hot->gate, fuse_fd);
+	stream_forget_fuse(&hot->stream, fuse_fd);
+	Py_RETURN_NONE;
+}
+
+static void lock_stripe(struct stripe *stripe)
+{
+	if (pthread_mutex_trylock(&stripe->lock)) {
+		Py_BEGIN_ALLOW_THREADS;
+		pthread_mutex_lock(&stripe->lock);
+		Py_END_ALLOW_THREADS;
+	}
+}
+
+static PyObject *hot_lock(HotPath *hot, PyObject *args)
+{
+	unsigned long long node;
+
+	if (!PyArg_ParseTuple(args, "K", &node))
+		return NULL;
+	lock_stripe(stripe_of(hot, node));
+	Py_RETURN_NONE;
+}
+
+static PyObject *hot_unlock(HotPath *hot, PyObject *args)
+{
+	unsigned long long node;
+
+	if (!PyArg_ParseTuple(args, "K", &node))
+		return NULL;
+	pthread_mutex_unlock(&stripe_of(hot, node)->lock);
+	Py_RETURN_NONE;
+}
+
+static PyObject *hot_set_fd(HotPath *hot, PyObject *args)
+{
+	unsigned long long node;
+	int fd, old = -1;
+
+	if (!PyArg_ParseTuple(args, "Ki", &node, &fd))
+		return NULL;
+	struct stripe *stripe = stripe_of(hot, node);
+	lock_stripe(stripe);
+	struct slot *slot = find_or_add(stripe, node);
+	if (slot) {
+		old = slot->fd;
+		slot->fd = fd;
+	}
+	pthread_mutex_unlock(&stripe->lock);
+	return slot ? PyLong_FromLong(old) : PyErr_NoMemory();
+}
+
+static PyObject *hot_fd(HotPath *hot, PyObject *args)
+{
+	unsigned long long node;
+
+	if (!PyArg_ParseTuple(args, "K", &node))
+		return NULL;
+	struct stripe *stripe = stripe_of(hot, node);
+	lock_stripe(stripe);
+	struct slot *slot = find(stripe, node);
+	int fd = slot ? slot->fd : -1;
+	pthread_mutex_unlock(&stripe->lock);
+	return PyLong_FromLong(fd);
+}
+
+static PyObject *hot_set_bound(HotPath *hot, PyObject *args)
+{
+	unsigned long long node, bound;
+
+	if (!PyArg_ParseTuple(args, "KK", &node, &bound))
+		return NULL;
+	struct stripe *stripe = stripe_of(hot, node);
+	lock_stripe(stripe);
+	struct slot *slot = find_or_add(stripe, node);
+	if (slot)
+		slot->bound = bound;
+	pthread_mutex_unlock(&stripe->lock);
+	if (!slot)
+		return PyErr_NoMemory();
+	Py_RETURN_NONE;
+}
+
+static PyObject *hot_drop(HotPath *hot, PyObject *args)
+{
+	unsigned long long node;
+	int fd = -1;
+
+	if (!PyArg_ParseTuple(args, "K", &node))
+		return NULL;
+	struct stripe *stripe = stripe_of(hot, node);
+	lock_stripe(stripe);
+	for (struct slot **at = &stripe->slots; *at; at = &(*at)->next) {
+		if ((*at)->node == node) {
+			struct slot *slot = *at;
+
+			*at = slot->next;
+			fd = slot->fd;
+			free(slot);
+			break;
+		}
+	}
+	pthread_mutex_unlock(&stripe->lock);
+	return PyLong_FromLong(fd);
+}
+
+static PyObject *hot_attach(HotPath *hot, PyObject *args)
+{
+	struct stream *s = &hot->stream;
+	int sock;
+
+	if (!PyArg_ParseTuple(args, "i", &sock))
+		return NULL;
+	pthread_mutex_lock(&s->lock);
+	if (s->attached || s->ring_count || s->sending) {
+		pthread_mutex_unlock(&s->lock);
+		PyErr_SetString(PyExc_RuntimeError, "the former stream is not finished");
+		return NULL;
+	}
+	s->sock = dup(sock); /* ours until detach, whenever the caller closes his */
+	s->broken = s->sock < 0;
+	s->attached = true;
+	s->next_seq = 1;
+	s->acked = 0;
+	s->out.length = s->in.length = s->in_used = 0;
+	uint64_t epoch = ++s->epoch;
+	pthread_mutex_unlock(&s->lock);
+	return PyLong_FromUnsignedLongLong(epoch);
+}
+
+static PyObject *hot_detach(HotPath *hot, PyObject *unused)
+{
+	(void)unused;
+	Py_BEGIN_ALLOW_THREADS;
+	stream_detach(&hot->stream);
+	Py_END_ALLOW_THREADS;
+	Py_RETURN_NONE;
+}
+
+static PyObject *hot_submit(HotPath *hot, PyObject *args)
+{
+	int type, directory, fuse_fd;
+	unsigned long long node, unique;
+	Py_buffer payload, answer;
+
+	if (!PyArg_ParseTuple(args, "iiKy*iKy*", &type, &directory, &node, &payload, &fuse_fd,
+			      &unique, &answer))
+		return NULL;
+	uint64_t seq = 0;
+	bool fits = (size_t)payload.len <= MAX_FRAME - sizeof(struct frame);
+	if (fits) {
+		struct frame head = { .type = (uint16_t)type,
+				      .directory = (uint16_t)directory,
+				      .node = node };
+
+		Py_BEGIN_ALLOW_THREADS;
+		seq = stream_submit(&hot->stream, &head, sizeof(head), payload.buf,
+				    (size_t)payload.len, fuse_fd, unique, answer.buf,
+				    (size_t)answer.len);
+		Py_END_ALLOW_THREADS;
+	} else {
+		PyErr_SetString(PyExc_ValueError, "frame too large");
+	}
+	PyBuffer_Release(&payload);
+	PyBuffer_Release(&answer);
+	return fits ? PyLong_FromUnsignedLongLong(seq) : NULL;
+}
+
+static PyObject *hot_submit_fsync(HotPath *hot, PyObject *args)
+{
+	int type, directory, fuse_fd, local_error;
+	unsigned long long node, unique;
+	Py_buffer payload;
+	struct fsync_pending *entry = calloc(1, sizeof(*entry));
+	uint64_t seq = 0;
+
+	if (!entry)
+		return PyErr_NoMemory();
+	if (!PyArg_ParseTuple(args, "iiKy*iKi", &type, &directory, &node, &payload, &fuse_fd,
+			      &unique, &local_error)) {
+		free(entry);
+		return NULL;
+	}
+	entry->fuse_fd = fuse_fd;
+	entry->unique = unique;
+	/* An fsync of something else than an open file: done here already. */
+	entry->local_done = true;
+	entry->result = local_error;
+	struct frame head = { .type = (uint16_t)type,
+			      .directory = (uint16_t)directory,
+			      .node = node };
+	Py_BEGIN_ALLOW_THREADS;
+	seq = stream_submit_fsync(&hot->stream, &head, payload.buf, (size_t)payload.len, entry);
+	if (!seq) {
+		fuse_answer(fuse_fd, unique, local_error, NULL, 0);
+		free(entry);
+	}
+	Py_END_ALLOW_THREADS;
+	PyBuffer_Release(&payload);
+	return PyLong_FromUnsignedLongLong(seq);
+}
+
+/* An unsequenced frame: not acknowledged, may overtake nothing that was submitted. */
+static PyObject *hot_post(HotPath *hot, PyObject *args)
+{
+	int type;
+	struct stream *s = &hot->stream;
+
+	if (!PyArg_ParseTuple(args, "i", &type))
+		return NULL;
+	struct frame head = { .type = (uint16_t)type };
+	Py_BEGIN_ALLOW_THREADS;
+	stream_post(s, &head);
+	stream_flush(s);
+	Py_END_ALLOW_THREADS;
+	Py_RETURN_NONE;
+}
+
+static PyObject *hot_flush(HotPath *hot, PyObject *unused)
+{
+	(void)unused;
+	Py_BEGIN_ALLOW_THREADS;
+	stream_flush(&hot->stream);
+	Py_END_ALLOW_THREADS;
+	Py_RETURN_NONE;
+}
+
+static PyObject *hot_receive(HotPath *hot, PyObject *args)
+{
+	struct frame *frame = NULL;
+	int timeout_ms, error;
+
+	if (!PyArg_ParseTuple(args, "i", &timeout_ms))
+		return NULL;
+	Py_BEGIN_ALLOW_THREADS;
+	error = stream_receive(&hot->stream, timeout_ms, &frame);
+	Py_END_ALLOW_THREADS;
+	if (error) {
+		errno = error;
+		return PyErr_SetFromErrno(PyExc_OSError);
+	}
+	return Py_BuildValue("iiKKy#", frame->type, frame->directory,
+			     (unsigned long long)frame->seq, (unsigned long long)frame->node,
+			     (const char *)(frame + 1),
+			     (Py_ssize_t)(frame->length - sizeof(*frame)));
+}
+
+/* Wait until everything up to `seq` is at the peer. False: broken, or out of time. */
+static PyObject *hot_wait_acked(HotPath *hot, PyObject *args)
+{
+	struct stream *s = &hot->stream;
+	unsigned long long seq;
+	int timeout_ms, error = 0;
+	struct timespec until;
+
+	if (!PyArg_ParseTuple(args, "Ki", &seq, &timeout_ms))
+		return NULL;
+	bool acked;
+	Py_BEGIN_ALLOW_THREADS;
+	deadline_in(&until, timeout_ms);
+	pthread_mutex_lock(&s->lock);
+	while (s->acked < seq && !s->broken && error != ETIMEDOUT)
+		error = pthread_cond_timedwait(&s->changed, &s->lock, &until);
+	acked = s->attached && s->acked >= seq;
+	pthread_mutex_unlock(&s->lock);
+	Py_END_ALLOW_THREADS;
+	return PyBool_FromLong(acked);
+}
+
+static PyObject *hot_wait_synced(HotPath *hot, PyObject *args)
+{
+	unsigned long long seq;
+	int timeout_ms;
+	bool synced;
+
+	if (!PyArg_ParseTuple(args, "Ki", &seq, &timeout_ms))
+		return NULL;
+	Py_BEGIN_ALLOW_THREADS;
+	synced = stream_wait_synced(&hot->stream, seq, timeout_ms);
+	Py_END_ALLOW_THREADS;
+	return PyBool_FromLong(synced);
+}
+
+static PyObject *hot_release(HotPath *hot, PyObject *args)
+{
+	int error;
+
+	if (!PyArg_ParseTuple(args, "i", &error))
+		return NULL;
+	Py_BEGIN_ALLOW_THREADS;
+	stream_release(&hot->stream, error);
+	Py_END_ALLOW_THREADS;
+	Py_RETURN_NONE;
+}
+
+static PyObject *hot_state(HotPath *hot, PyObject *unused)
+{
+	struct stream *s = &hot->stream;
+
+	(void)unused;
+	pthread_mutex_lock(&s->lock);
+	unsigned long long sent = s->next_seq - 1, acked = s->acked, bytes = s->bytes_sent;
+	unsigned long long epoch = s->epoch;
+	bool attached = s->attached, broken = s->broken;
+	pthread_mutex_unlock(&s->lock);
+	return Py_BuildValue("{s:N,s:N,s:K,s:K,s:K,s:K,s:i,s:l,s:l}", "attached",
+			     PyBool_FromLong(attached), "broken", PyBool_FromLong(broken), "epoch",
+			     epoch, "sent", sent, "acked", acked, "bytes_sent", bytes, "gate",
+			     (int)hot->gate.mode, "in_flight", hot->gate.in_flight, "parked",
+			     hot->gate.parked);
+}
+
+static PyObject *hot_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+	(void)args;
+	(void)kwargs;
+	HotPath *hot = (HotPath *)type->tp_alloc(type, 0);
+
+	if (!hot)
+		return NULL;
+	/* recursive: Python holds the node lock while it registers a descriptor or a binding */
+	pthread_mutexattr_t recursive;
+	pthread_mutexattr_init(&recursive);
+	pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
+	for (int i = 0; i < STRIPES; i++)
+		pthread_mutex_init(&hot->stripes[i].lock, &recursive);
+	if (gate_init(&hot->gate) || stream_init(&hot->stream)) {
+		PyErr_SetString(PyExc_RuntimeError, "no locks");
+		return NULL;
+	}
+	return (PyObject *)hot;
+}
+
+#define METHOD(name, flags) { #name, (PyCFunction)(void (*)(void))hot_##name, flags, NULL }
+static PyMethodDef hot_methods[] = {
+	METHOD(serve, METH_VARARGS),	   METHOD(handle, METH_VARARGS),
+	METHOD(answer, METH_VARARGS),	   METHOD(enter, METH_VARARGS),
+	METHOD(leave, METH_NOARGS),	   METHOD(set_gate, METH_VARARGS),
+	METHOD(quiesce, METH_VARARGS),	   METHOD(take_parked, METH_NOARGS),
+	METHOD(forget_fuse, METH_VARARGS), METHOD(lock, METH_VARARGS),
+	METHOD(unlock, METH_VARARGS),	   METHOD(set_fd, METH_VARARGS),
+	METHOD(fd, METH_VARARGS),	   METHOD(set_bound, METH_VARARGS),
+	METHOD(drop, METH_VARARGS),	   METHOD(attach, METH_VARARGS),
+	METHOD(detach, METH_NOARGS),	   METHOD(submit, METH_VARARGS),
+	METHOD(submit_fsync, METH_VARARGS), METHOD(post, METH_VARARGS),
+	METHOD(flush, METH_NOARGS),	   METHOD(receive, METH_VARARGS),
+	METHOD(wait_acked, METH_VARARGS),  METHOD(wait_synced, METH_VARARGS),
+	METHOD(release, METH_VARARGS),
+	METHOD(state, METH_NOARGS),	   { NULL, NULL, 0, NULL },
+};
+
+static PyTypeObject HotPathType = {
+	PyVarObject_HEAD_INIT(NULL, 0).tp_name = "haoperator.replica._hotpath.HotPath",
+	.tp_basicsize = sizeof(HotPath),
+	.tp_flags = Py_TPFLAGS_DEFAULT,
+	.tp_doc = "The data path of one replicator process.",
+	.tp_methods = hot_methods,
+	.tp_new = hot_new,
+};
+
+static struct PyModuleDef module = {
+	PyModuleDef_HEAD_INIT,
+	.m_name = "haoperator.replica._hotpath",
+	.m_doc = "READ, WRITE and FSYNC without the GIL, and system calls that Python lacks.",
+	.m_size = -1,
+	.m_methods = syscall_methods,
+};
+
+PyMODINIT_FUNC PyInit__hotpath(void)
+{
+	PyObject *m;
+
+	mallopt(M_ARENA_MAX, 2); /* many threads, little memory */
+	if (PyType_Ready(&HotPathType) || PyType_Ready(&ApplierType))
+		return NULL;
+	m = PyModule_Create(&module);
+	if (!m)
+		return NULL;
+	if (PyModule_AddObjectRef(m, "HotPath", (PyObject *)&HotPathType) ||
+	    PyModule_AddObjectRef(m, "Applier", (PyObject *)&ApplierType) ||
+	    PyModule_AddIntConstant(m, "GATE_OPEN", GATE_OPEN) ||
+	    PyModule_AddIntConstant(m, "GATE_PARK", GATE_PARK) ||
+	    PyModule_AddIntConstant(m, "GATE_READ_ONLY", GATE_READ_ONLY) ||
+	    PyModule_AddIntConstant(m, "MAX_FRAME", MAX_FRAME)) {
+		Py_DECREF(m);
+		return NULL;
+	}
+	return m;
+}

@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The standby applies what the primary did: every frame but those of the data path.
+
+One thread, in the order of the stream. While the tree is a mixture (resync), what fails
+because something is missing or of another kind is passed over: the walk comes by and
+makes it good. Anything else that fails raises, and this copy is outdated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable, Sequence
+from typing import Protocol, cast
+
+from haoperator.replica import _hotpath, wire
+from haoperator.replica.abi import Valid
+from haoperator.replica.beneath import checked, open_beneath, opened, parent_of, remove_tree
+from haoperator.replica.changing import ACL_ACCESS, RENAME_EXCHANGE
+from haoperator.replica.hashing import HashPool
+from haoperator.replica.matching import Matcher
+from haoperator.replica.wire import Rubbish, Type
+
+PASSED_OVER = (
+    errno.ENOENT,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENOTEMPTY,
+    errno.ELOOP,
+    errno.ENODATA,
+    errno.EINVAL,
+    errno.EXDEV,
+    errno.EMLINK,
+    errno.EBADF,
+)
+DATA_FLAGS = os.O_RDWR | os.O_NOATIME | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+class Session(Protocol):
+    """What the standby's session does with the frames about itself."""
+
+    def handed_over(self, token: bytes) -> None: ...
+    def resynced(self, done: wire.Done) -> None: ...
+
+
+class Incoming:
+    """Applies frames to the trees behind `roots` (in the order of the handshake)."""
+
+    def __init__(
+        self,
+        applier: _hotpath.Applier,
+        roots: Sequence[int],
+        session: Session,
+        hashes: HashPool,
+        *,
+        tolerant: bool,
+    ) -> None:
+        self._applier = applier
+        self._roots = roots
+        self._session = session
+        self._hashes = hashes
+        self._tolerant = tolerant
+        self._matchers = [Matcher(root) for root in roots]
+        applier.set_tolerant(tolerant)
+        self._handlers: dict[int, Callable[[int, int, int, wire.Frame], None]] = {
+            Type.FSYNC: self._fsync,
+            Type.BIND: self._bind,
+            Type.UNBIND: self._unbind,
+            Type.MAKE: self._make,
+            Type.TMPFILE: self._tmpfile,
+            Type.LINK: self._link,
+            Type.REMOVE: self._remove,
+            Type.RENAME: self._rename,
+            Type.SETATTR: self._setattr,
+            Type.SETXATTR: self._setxattr,
+            Type.REMOVEXATTR: self._removexattr,
+            Type.FALLOCATE: self._fallocate,
+            Type.LISTING: self._listing,
+            Type.META: self._meta,
+            Type.HASH: self._hash,
+            Type.SYNCFS: self._syncfs,
+            Type.HANDOVER: self._handover,
+            Type.DONE: self._done,
+        }
+
+    def apply(self, received: wire.Received) -> None:
+        """Apply one frame. Raises Rubbish, or OSError where this copy stays behind."""
+        type_number, directory, seq, node, payload = received
+        if directory >= len(self._roots):
+            raise Rubbish(f"directory {directory} was not agreed on")
+        frame = wire.from_primary(type_number, payload)
+        try:
+            self._handlers[type_number](self._roots[directory], seq, node, frame)
+        except OSError as err:
+            if not (self._tolerant and err.errno in PASSED_OVER):
+                raise OSError(err.errno, f"{type(frame).__name__}: {err.strerror}") from err
+            if type_number == Type.FSYNC:  # somebody waits for this one
+                self._applier.post(Type.SYNCED, seq, 0, b"")
+
+    def _bind(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
+        bind = cast(wire.Bind, frame)
+        fd = -1
+        try:
+            fd = open_beneath(root, bind.path, DATA_FLAGS)
+            self._require_regular(fd)
+        except OSError as err:
+            if fd >= 0:
+                os.close(fd)
+            fd = -1
+            if not (self._tolerant and err.errno in (*PASSED_OVER, errno.ENXIO)):
+                raise
+        self._applier.bind(node, fd)
+
+    @staticmethod
+    def _require_regular(fd: int) -> None:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EISDIR, "not a regular file")
+
+    def _unbind(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
+        self._applier.unbind(node)
+
+    def _make(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
+        make = cast(wire.Make, frame)
+        kind, mode = stat.S_IFMT(make.mode), stat.S_IMODE(make.mode)
+        data_fd = -1
+        if stat.S_ISREG(kind) and node:
+            self._applier.bind(node, -1)  # known from here on, there or not
+        with parent_of(root, make.path) as (parent, name):
+            if stat.S_ISREG(kind):
+                data_fd = os.open(
+                    name, DATA_FLAGS | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=parent
+                )
+            elif stat.S_ISDIR(kind):
+                os.mkdir(name, 0o700, dir_fd=parent)
+            elif stat.S_ISLNK(kind):
+                os.symlink(make.target, name, dir_fd=parent)
+            else:
+                os.mknod(name, kind | 0o600, make.device, dir_fd=parent)
+            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+            try:
+                dress(fd, kind, mode, make.uid, make.gid)
+                if make.acl:
+                    os.setxattr(f"/proc/self/fd/{fd}", ACL_ACCESS, make.acl)
+                _hotpath.set_times(fd, None, make.mtime_ns)
+            finally:
+                os.close(fd)
+            _hotpath.set_times(parent, None, make.parent_mtime_ns)
+        if data_fd >= 0 and node:
+            self._applier.bind(node, data_fd)
+        elif data_fd >= 0:
+            os.close(data_fd)
+
+    def _tmpfile(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
+        made = cast(wire.Tmpfile, frame)
+        self._applier.bind(node, -1)
+        fd = open_beneath_tmpfile(root, made.path)
+        dress(fd, stat.S_IFREG, stat.S_IMODE(made.mode), made.uid, made.gid)
+        _hotpath.set_times(fd, None, made.mtime_ns)
+        self._applier.bind(node, fd)
+
+    def _link(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
+        link = cast(wire.Link, frame)
+        if self._tolerant:
+            make_way(root, link.path)
+        bound = self._applier.fd(node) if node else None
+        with parent_of(root, link.path) as (parent, name):
+            if bound is not None and bound >= 0:
+                os.link(f"/proc/self/fd/{bound}", name, dst_dir_fd=parent, follow_symlinks=True)
+            else:
+                with opened(root, link.source) as source:
+                    os.link(
+                        f"/proc/self/fd/{source}", name, dst_dir_fd=parent, follow_symlinks=True
+                    )
+            _hotpath.set_times(parent, None, link.parent_mtime_ns)
+
+    def _remove(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
+        remove = cast(wire.Remove, frame)
+        with parent_of(root, remove.path) as (parent, name):
+            if remove.directory:
+                os.rmdir(name, dir_fd=parent)
+            else:
+                os.unlink(name, dir_fd=parent)
+            _hotpath.set_times(parent, None, remove.parent_mtime_ns)
+
+    def _rename(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
+        rename = cast(wire.Rename, frame)
+        flags = rename.flags
+        if self._tolerant:
+            flags = self._rename_in_a_mixture(root, rename)
+        with (
+            parent_of(root, rename.old) as (old_parent, old),
+            parent_of(root, rename.new) as (new_parent, new),
+        ):
+            _hotpath.renameat2(old_parent, old, new_parent, new, flags)
+            _hotpath.set_times(old_parent, None, rename.old_parent_mtime_ns)
+            _hotpath.set_times(new_parent, None, rename.new_parent_mtime_ns)
+
+    def _rename_in_a_mixture(self, root: int, rename: wire.Rename) -> int:
+        """Let a rename succeed if what it moves is there: the walk may have passed it.
+
+        Returns the flags that are left to do.
+        """
+        with opened(root, rename.old):  # else there is nothing to move
+            pass
+        if not rename.flags & RENAME_EXCHANGE:
+            make_way(root, rename.new)
+            return 0
+        try:
+            with opened(root, rename.new):
+                return rename.flags
+        except OSError:
+            make_way(root, rename.new)
+            return 0
+
+    def _target(self, root: int, node: int, path: bytes) -> int:
+        """A descriptor of its own for what a frame names."""
+        bound = self._applier.fd(node) if node else None
+        if bound is None:
+            if node:
+                raise Rubbish(f"node {node} is not bound")
+            return open_beneath(root, path, os.O_PATH | os.O_NOFOLLOW)
+        if bound < 0:
+            raise FileNotFoundError(errno.ENOENT, "not there when it was bound")
+        return os.dup(bound)
+
+    def _setattr(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
+        change = cast(wire.Setattr, frame)
+        valid = Valid(change.valid & 0xFFF)
+        fd = self._target(root, node, change.path)
+        magic = f"/proc/self/fd/{fd}"
+        try:
+            if valid & (Valid.UID | Valid.GID):
+                os.chown(magic, change.uid, change.gid)
+            if valid & Valid.MODE:
+                os.chmod(magic, stat.S_IMODE(change.mode))
+            if valid & Valid.SIZE:
+                os.truncate(magic, change.size)
+            _hotpath.set_times(fd, _time(change.atime_ns), _time(change.mtime_ns))
+        finally:
+            os.close(fd)
+
+    def _setxattr(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
+        change = cast(wire.Setxattr, frame)
+        fd = self._target(root, node, change.path)
+        try:
+            os.setxattr(f"/proc/self/fd/{fd}", change.name, change.value)
+        finally:
+            os.close(fd)
+
+    def _removexattr(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
+        change = cast(wire.Removexattr, frame)
+        fd = self._target(root, node, change.path)
+        try:
+            os.removexattr(f"/proc/self/fd/{fd}", change.name)
+        finally:
+            os.close(fd)
+
+    def _fallocate(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
+        change = cast(wire.Fallocate, frame)
+        fd = self._target(root, node, b"")
+        try:
+            _hotpath.fallocate(fd, change.mode, change.offset, change.length)
+            _hotpath.set_times(fd, None, change.mtime_ns)
+        finally:
+            os.close(fd)
+
+    def _fsync(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
+        fd = open_beneath(root, cast(wire.FsyncPath, frame).path, os.O_RDONLY | os.O_DIRECTORY)
+        self._hashes.run(self._fsync_and_close, fd, seq)
+
+    def _fsync_and_close(self, fd: int, seq: int) -> None:
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        self._applier.post(Type.SYNCED, seq, 0, b"")
+
+    def _syncfs(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
+        def work() -> None:
+            for each in self._roots:
+                _hotpath.syncfs(each)
+            self._applier.post(Type.SYNCED, seq, 0, b"")
+
+        self._hashes.run(work)
+
+    def _listing(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
+        if not self._tolerant:
+            raise Rubbish("a listing outside a resync")
+        self._matchers[self._roots.index(root)].match(cast(wire.Listing, frame))
+
+    def _meta(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
+        if not self._tolerant:
+            raise Rubbish("metadata outside a resync")
+        meta = cast(wire.Meta, frame)
+        with opened(root, meta.path) as fd:
+            self._matchers[self._roots.index(root)].set_meta(fd, meta)
+
+    def _hash(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
+        fd = self._applier.fd(node)
+        copy = os.dup(fd) if fd is not None and fd >= 0 else -1
+        self._hashes.hash(self._applier, copy, seq, cast(wire.Hash, frame))
+
+    def _handover(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
+        self._session.handed_over(cast(wire.Handover, frame).token)
+
+    def _done(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
+        self._session.resynced(cast(wire.Done, frame))
+        self._tolerant = False
+        self._applier.set_tolerant(False)
+        for matcher in self._matchers:
+            matcher.close()
+
+    def close(self) -> None:
+        for matcher in self._matchers:
+            matcher.close()
+
+
+def make_way(root: int, path: bytes) -> None:
+    """Before something is put at `path`: the directories above it are there, it is not."""
+    above = b""
+    *parts, name = checked(path).split(b"/")
+    for part in parts:
+        parent = open_beneath(root, above, os.O_RDONLY | os.O_DIRECTORY)
+        above = above + b"/" + part if above else part
+        try:
+            st = None
+            with contextlib.suppress(FileNotFoundError):
+                st = os.stat(part, dir_fd=parent, follow_symlinks=False)
+            if st is None or not stat.S_ISDIR(st.st_mode):
+                remove_tree(parent, part)
+                os.mkdir(part, 0o700, dir_fd=parent)
+        finally:
+            os.close(parent)
+    parent = open_beneath(root, above, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        remove_tree(parent, name)
+    finally:
+        os.close(parent)
+
+
+def open_beneath_tmpfile(root: int, path: bytes) -> int:
+    """A nameless file on the file system of a directory."""
+    with opened(root, path) as parent:
+        return os.open(f"/proc/self/fd/{parent}", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+
+
+def dress(fd: int, kind: int, mode: int, uid: int, gid: int) -> None:
+    """Owner, then mode: a change of owner clears set-id bits."""
+    magic = f"/proc/self/fd/{fd}"
+    os.chown(magic, uid, gid)
+    if not stat.S_ISLNK(kind):
+        os.chmod(magic, mode)
+
+
+def _time(ns: int) -> int | None:
+    return None if ns == wire.NO_TIME else ns

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The primary's end of the stream as the namespace operations and the resync see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from haoperator.replica import wire
+from haoperator.replica._hotpath import HotPath
+
+if TYPE_CHECKING:
+    from haoperator.replica.directory import Directory
+    from haoperator.replica.nodes import Node
+
+BOUND_NEVER = 0xFFFF_FFFF_FFFF_FFFF
+"""In place of an epoch: the file has no name any more, the peer need not know it."""
+BOUND_LIMIT = 8192
+"""Files that the peer keeps open for us at most, as long as they are not open here."""
+
+
+class Phase(StrEnum):
+    """What the stream is to those who change something."""
+
+    DETACHED = "detached"
+    """No peer: changes are local."""
+    RESYNC = "resync"
+    """Changes go to a peer whose tree is still a mixture."""
+    SYNCED = "synced"
+    """Changes go to a peer that has everything."""
+
+
+class Outgoing:
+    """Frames to the peer. `phase` and `epoch` change only while no change is in flight."""
+
+    def __init__(self, hot: HotPath) -> None:
+        self.hot = hot
+        self.phase = Phase.DETACHED
+        self.epoch = 0
+        self.moved: Callable[[Directory, Node, bytes], None] = lambda *_: None
+        """A resync is told what was moved: (directory, parent, name)."""
+        self._bound: dict[int, Node] = {}
+        self._never: set[int] = set()
+
+    @property
+    def attached(self) -> bool:
+        return self.phase is not Phase.DETACHED
+
+    def attach(self, sock: int, phase: Phase) -> None:
+        """Begin a stream. Nothing may be in flight."""
+        self._bound.clear()
+        for node in self._never:
+            self.hot.set_bound(node, 0)
+        self._never.clear()
+        self.epoch = self.hot.attach(sock)
+        self.phase = phase
+
+    def detach(self) -> None:
+        """End it. Nothing may be in flight; those who wait for the peer wait on."""
+        self.hot.detach()
+        self.phase = Phase.DETACHED
+
+    def submit(self, directory: int, node: int, frame: wire.Frame) -> int:
+        """Append a frame that nobody waits for. Returns its seq, 0 without a stream."""
+        if not self.attached:
+            return 0
+        return self.hot.submit(
+            wire.type_of(frame), directory, node, wire.payload_of(frame), -1, 0, b""
+        )
+
+    def bind(self, directory: Directory, node: Node, *, again: bool = False) -> bool:
+        """Make the peer know a regular file by its id. False: it need not, or cannot.
+
+        The namespace mutex is held. Raises OSError(EIO) where a file of a synced
+        stream has a name that is not known: never diverge in silence.
+        """
+        if not self.attached or (node.bound == self.epoch and not again):
+            return self.attached
+        path = directory.nodes.path(node)
+        if path is None:
+            directory.require_nameless(node)
+            self.hot.set_bound(node.id, BOUND_NEVER)
+            self._never.add(node.id)
+            return False
+        self.submit(directory.index, node.id, wire.Bind(path))
+        self.bound(node)
+        return True
+
+    def bound(self, node: Node) -> None:
+        """The peer knows `node` from here on (BIND, MAKE or TMPFILE was submitted)."""
+        if not self.attached:
+            return
+        node.bound = self.epoch
+        self.hot.set_bound(node.id, self.epoch)
+        self._never.discard(node.id)
+        self._bound[node.id] = node
+        if len(self._bound) > BOUND_LIMIT:
+            self._unbind_oldest()
+
+    def created(self, parent: Node, node: Node) -> None:
+        """Something new: where the peer has the directory, it has this one too."""
+        if parent.walked == self.epoch:
+            node.walked = self.epoch
+
+    def is_bound(self, node: Node) -> bool:
+        return self.attached and node.bound == self.epoch
+
+    def dropped(self, directory: Directory, node: Node) -> None:
+        """The node is gone."""
+        self._never.discard(node.id)
+        if self._bound.pop(node.id, None) is not None and self.is_bound(node):
+            self.submit(directory.index, node.id, wire.Unbind())
+
+    def _unbind_oldest(self) -> None:
+        for node in list(self._bound.values())[: BOUND_LIMIT // 8]:
+            del self._bound[node.id]
+            if node.opens == 0 and node.names:
+                self.submit(0, node.id, wire.Unbind())
+                self.hot.set_bound(node.id, 0)
+                node.bound = 0
+            else:
+                self._bound[node.id] = node

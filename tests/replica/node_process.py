@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One replicator without systemd and bus, driven by JSON lines on a socket."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from haoperator.replica.engine import Engine
+from haoperator.replica.fdstore import taken_up
+from haoperator.replica.limits import raise_limits
+from haoperator.replica.reception import Reception
+from haoperator.replica.states import LinkPath, Refused, Settings
+
+
+def settings_from(said: dict[str, Any]) -> Settings:
+    return Settings(
+        cluster=said["cluster"],
+        node=said["node"],
+        peer=said["peer"],
+        key=bytes.fromhex(said["key"]),
+        links=tuple(LinkPath(*link) for link in said["links"]),
+        directories=tuple((name, path) for name, path in said["directories"]),
+        record_path=Path(said["record_path"]),
+        run_directory=Path(said["run_directory"]),
+        detect_seconds=said["detect_seconds"],
+        port=said["port"],
+    )
+
+
+def state(engine: Engine) -> dict[str, Any]:
+    return {
+        "role": engine.role.value,
+        "stream": engine.stream.value,
+        "record": json.loads(engine.record.to_json()),
+        "directories": json.loads(engine.directories_json()),
+        "refusal": engine.refusal,
+        "hot": dict(engine.hot.state()),
+    }
+
+
+def call(engine: Engine, said: dict[str, Any]) -> Any:
+    match said["call"]:
+        case "state":
+            return state(engine)
+        case "become_primary":
+            return engine.become_primary(said["generation"])
+        case "continue_alone":
+            return engine.continue_alone(said["generation"])
+        case "become_secondary":
+            return engine.become_secondary()
+        case "mark_outdated":
+            return engine.mark_outdated()
+    raise ValueError(said["call"])
+
+
+def serve(engine: Engine, sock: socket.socket) -> None:
+    with sock, sock.makefile("rw", encoding="utf-8") as lines:
+        for line in lines:
+            try:
+                answer = {"result": call(engine, json.loads(line))}
+            except Refused as err:
+                answer = {"error": str(err)}
+            except Exception as err:
+                logging.exception("call failed")
+                answer = {"error": f"{type(err).__name__}: {err}"}
+            lines.write(json.dumps(answer) + "\n")
+            lines.flush()
+
+
+def main() -> None:
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(threadName)s %(message)s", stream=sys.stderr
+    )
+    raise_limits()
+    said = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    settings = settings_from(said)
+    engine = Engine(settings)
+    if "LISTEN_FDS" in os.environ:
+        os.environ["LISTEN_PID"] = str(os.getpid())  # the parent cannot know it
+    paths = dict(settings.directories)
+    for kept in taken_up():
+        engine.add_directory(kept.name, paths[kept.name], kept.fuse_fd, kept.root_fd, restored=True)
+    Reception(settings.run_directory / "replicator.sock", engine.add_directory).start()
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    control = settings.run_directory / "control.sock"
+    control.unlink(missing_ok=True)
+    listening.bind(str(control))
+    listening.listen(8)
+    engine.start()
+    while True:
+        sock, _ = listening.accept()
+        threading.Thread(target=serve, args=(engine, sock), daemon=True).start()
+
+
+if __name__ == "__main__":
+    main()

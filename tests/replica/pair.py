@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two replicator processes with a mount each, and everything needed to torment them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from haoperator.replica._hotpath import umount2
+from haoperator.replica.mount import FILE_SYSTEM, hand_over, mount_over, mounted_type
+
+KEY = "5a" * 32
+DEADLINE_SECONDS = 20.0
+ROOT = Path(__file__).resolve().parents[2]
+_ports = itertools.count(20_000 + os.getpid() % 10_000)
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_SECONDS) -> Any:
+    """Poll until `condition` is true and return it; a missed deadline fails the test."""
+    until = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < until, f"not within {seconds} s: {what}"
+        time.sleep(0.005)
+    return value
+
+
+class Node:
+    """One node: its process, its mount, and the descriptors that systemd would keep."""
+
+    def __init__(self, base: Path, settings: dict[str, Any]) -> None:
+        self.base = base
+        self.settings = settings
+        self.path = Path(settings["directories"][0][1])
+        self.process: subprocess.Popen[bytes] | None = None
+        self.fuse_fd = self.root_fd = -1
+        self._control: socket.socket | None = None
+        self._lines: Any = None
+        self.log = open(base / f"{settings['node']}.log", "ab")
+
+    @property
+    def name(self) -> str:
+        return str(self.settings["node"])
+
+    @property
+    def backing(self) -> Path:
+        """The directory below the mount, as this process sees it."""
+        return Path(f"/proc/self/fd/{self.root_fd}")
+
+    def start(self, *, restored: bool = False) -> None:
+        config = self.base / f"{self.name}.json"
+        config.write_text(json.dumps(self.settings), encoding="utf-8")
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        inherited: dict[str, Any] = {}
+        command = [sys.executable, "-m", "tests.replica.node_process", str(config)]
+        if restored:
+            environment |= {"LISTEN_FDS": "2", "LISTEN_FDNAMES": "data.fuse:data.root"}
+            # systemd passes them as 3 and 4
+            script = f'exec 3<&{self.fuse_fd} 4<&{self.root_fd}; exec "$@"'
+            inherited["pass_fds"] = (self.fuse_fd, self.root_fd)
+            command = ["/bin/bash", "-c", script, "sh", *command]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stderr=self.log, **inherited
+        )
+        self._connect()
+
+    def _connect(self) -> None:
+        address = Path(self.settings["run_directory"]) / "control.sock"
+
+        def connected() -> bool:
+            assert self.process is not None
+            assert self.process.poll() is None, self.log_text()
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.settimeout(60)
+            try:
+                sock.connect(str(address))
+                self._lines = sock.makefile("rw", encoding="utf-8")
+                self.call("state")
+            except OSError:
+                sock.close()
+                return False
+            self._control = sock
+            return True
+
+        wait_for(connected, f"{self.name} answers")
+
+    def mount(self) -> None:
+        self.fuse_fd, self.root_fd = mount_over("data", str(self.path))
+        address = Path(self.settings["run_directory"]) / "replicator.sock"
+        hand_over(address, "data", str(self.path), self.fuse_fd, self.root_fd)
+
+    def call(self, call: str, **arguments: Any) -> Any:
+        self._lines.write(json.dumps({"call": call, **arguments}) + "\n")
+        self._lines.flush()
+        line = self._lines.readline()
+        if not line:
+            raise OSError("the node is gone")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        return answer["result"]
+
+    @property
+    def state(self) -> dict[str, Any]:
+        state: dict[str, Any] = self.call("state")
+        return state
+
+    @property
+    def stream(self) -> str:
+        return str(self.state["stream"])
+
+    @property
+    def record(self) -> dict[str, Any]:
+        record: dict[str, Any] = self.state["record"]
+        return record
+
+    def wait_stream(self, *wanted: str, seconds: float = DEADLINE_SECONDS) -> None:
+        try:
+            wait_for(lambda: self.stream in wanted, f"{self.name}: stream {wanted}", seconds)
+        except AssertionError as err:
+            raise AssertionError(f"{err}; {self.state}\n{self.log_text()}") from None
+
+    def begin(self) -> str:
+        """Become primary with a fresh generation."""
+        generation = secrets.token_hex(8)
+        self.call("become_primary", generation=generation)
+        return generation
+
+    def kill(self) -> None:
+        """SIGKILL for the replicator alone: its mount stays, held by us."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self._disconnect()
+
+    def power_cut(self) -> None:
+        """The replicator and its mount are gone at once; the files stay."""
+        self.kill()
+        self.abort_mount()
+
+    def abort_mount(self) -> None:
+        if self.fuse_fd >= 0:
+            os.close(self.fuse_fd)
+            os.close(self.root_fd)
+            self.fuse_fd = self.root_fd = -1
+        while mounted_type(str(self.path)) == FILE_SYSTEM:
+            umount2(os.fsencode(self.path), 2)
+
+    def boot(self) -> None:
+        self.start()
+        self.mount()
+
+    def stop(self) -> None:
+        """Clean up, whatever happened."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+        if self.process is not None:
+            self.process.wait()
+        self._disconnect()
+        self.abort_mount()
+        if not self.log.closed:
+            self.log.close()
+
+    def _disconnect(self) -> None:
+        if self._lines is not None:
+            with contextlib.suppress(OSError):
+                self._lines.close()
+        if self._control is not None:
+            self._control.close()
+        self._control = self._lines = None
+
+    def log_text(self) -> str:
+        return (self.base / f"{self.name}.log").read_text(encoding="utf-8", errors="replace")
+
+
+class Pair:
+    """Nodes a and b of one cluster on loopback addresses."""
+
+    def __init__(self, base: Path, *, detect_seconds: float = 1.0) -> None:
+        port = next(_ports)
+        self.port = port
+        self.a = Node(base, self._settings(base, "a", "b", 1, 2, port, detect_seconds))
+        self.b = Node(base, self._settings(base, "b", "a", 2, 1, port, detect_seconds))
+
+    @staticmethod
+    def _settings(
+        base: Path, node: str, peer: str, own: int, other: int, port: int, detect: float
+    ) -> dict[str, Any]:
+        for part in ("data", "run"):
+            (base / node / part).mkdir(parents=True, exist_ok=True)
+        return {
+            "cluster": "test",
+            "node": node,
+            "peer": peer,
+            "key": KEY,
+            "links": [["lo", f"127.0.77.{own}", f"127.0.77.{other}"]],
+            "directories": [["data", str(base / node / "data")]],
+            "record_path": str(base / node / "record.json"),
+            "run_directory": str(base / node / "run"),
+            "detect_seconds": detect,
+            "port": port,
+        }
+
+    def start(self) -> None:
+        self.a.boot()
+        self.b.boot()
+
+    def replicate(self) -> None:
+        """a primary, b standby, everything on both."""
+        self.start()
+        self.a.begin()
+        self.a.wait_stream("synced")
+        self.b.wait_stream("synced")
+
+    def stop(self) -> None:
+        self.a.stop()
+        self.b.stop()

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The probes, against real servers on loopback and real commands."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from haoperator.checkers import probe
+from haoperator.checkers.promise import Answer, Promise
+
+Serve = Callable[[bytes | None], int]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Start a server that sends this to whoever connects (None: it stays silent)."""
+    listeners: list[socket.socket] = []
+    threads: list[threading.Thread] = []
+
+    def loop(listener: socket.socket, answer: bytes | None) -> None:
+        kept = []
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                break
+            if answer is None:
+                kept.append(connection)
+                continue
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+        for connection in kept:
+            connection.close()
+
+    def start(answer: bytes | None) -> int:
+        listener = socket.create_server(("127.0.0.1", 0))
+        thread = threading.Thread(target=loop, args=(listener, answer))
+        thread.start()
+        listeners.append(listener)
+        threads.append(thread)
+        port: int = listener.getsockname()[1]
+        return port
+
+    yield start
+    for listener in listeners:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+    for thread in threads:
+        thread.join(5)
+
+
+def unused_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize(
+    ("status", "right"),
+    [("200 OK", True), ("302 Found", True), ("404 No", False), ("503 No", False)],
+)
+def test_http_status_decides(serve: Serve, status: str, right: bool) -> None:
+    port = serve(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+    answer = probe.http(f"http://127.0.0.1:{port}/health?deep=1", 5)
+    assert answer.right is right
+    assert status[:3] in answer.text
+
+
+def test_http_silence_refusal_and_nonsense_are_wrong_answers(serve: Serve) -> None:
+    begin = time.monotonic()
+    assert "no answer within 0.2 s" in probe.http(f"http://127.0.0.1:{serve(None)}/", 0.2).text
+    assert time.monotonic() - begin < 2
+    assert "refused" in probe.http(f"http://127.0.0.1:{unused_port()}/", 5).text
+    assert "no HTTP answer" in probe.http(f"http://127.0.0.1:{serve(b'SSH-2.0-x')}/", 5).text
+    assert not probe.http(f"https://127.0.0.1:{serve(b'HTTP/1.1 200 OK')}/", 5).right
+
+
+def test_http_that_drips_is_ended_by_the_timeout() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        stop = threading.Event()
+
+        def drip() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                while not stop.wait(0.05):
+                    try:
+                        connection.sendall(b"H")
+                    except OSError:
+                        return
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        begin = time.monotonic()
+        answer = probe.http(f"http://127.0.0.1:{listener.getsockname()[1]}/", 0.3)
+        stop.set()
+        thread.join(5)
+    assert "no answer" in answer.text
+    assert time.monotonic() - begin < 2
+
+
+def test_tcp_accepts_or_not(serve: Serve) -> None:
+    assert probe.tcp(f"127.0.0.1:{serve(None)}", 5).right
+    assert "refused" in probe.tcp(f"127.0.0.1:{unused_port()}", 5).text
+    assert not probe.tcp("[::1]:1", 5).right
+
+
+def test_command_counts_by_its_exit_code() -> None:
+    assert probe.command("/bin/true", 5).right
+    failed = probe.command("/bin/sh -c 'echo disk is full >&2; exit 3'", 5)
+    assert (failed.right, failed.text) == (False, "/bin/sh: exit code 3: disk is full")
+    assert "signal 9" in probe.command("/bin/sh -c 'kill -9 $$'", 5).text
+    assert "No such file" in probe.command("/no/such/program", 5).text
+
+
+def test_command_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    script = f"/bin/sh -c 'sleep 77 & echo $! $$ > {pids}; wait'"
+    begin = time.monotonic()
+    answer = probe.command(script, 0.3)
+    assert "not done within 0.3 s" in answer.text
+    assert time.monotonic() - begin < 2
+    for pid in pids.read_text().split():
+        state = Path(f"/proc/{pid}/stat")
+        # The grandchild may be a zombie of this machine's first process for a moment.
+        assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_command_that_floods_its_output_does_not_hang() -> None:
+    assert probe.command("/bin/sh -c 'head -c 1000000 /dev/zero'", 10).right
+
+
+def test_promise_breaks_after_failures_in_a_row_only() -> None:
+    promise = Promise(3)
+    right, wrong = Answer(True, "fine"), Answer(False, "bad")
+    for answer in (wrong, wrong, right, wrong, wrong):
+        promise.note(answer)
+        assert not promise.broken
+    assert promise.note(wrong) == "bad (3 of 3)"
+    assert promise.broken

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A wrong file: each error names file, line, key, what was expected, and a way out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tomlconfig
+from tomlconfig import ConfigError, schema
+from tomlconfig.errors import Problem
+
+BASE = """\
+[cluster]
+name = "shop"
+[node.a]
+[node.b]
+[link.lan]
+a = "10.0.0.1"
+b = "10.0.0.2"
+"""
+BASE_LINES = BASE.count("\n")
+
+VIP = '[vip.front]\naddress = "10.0.0.100/24"\ninterface = "eth0"\n'
+APP = '[app.web]\nimage = "shop"\n'
+
+
+def problems(text: str | bytes) -> list[Problem]:
+    data = text.encode() if isinstance(text, str) else text
+    with pytest.raises(ConfigError) as raised:
+        tomlconfig.parse(data, Path("cluster.toml"))
+    return list(raised.value.problems)
+
+
+# (what is added to BASE, line within it, key, part of the message, part of the hint)
+ROWS = [
+    ("[timing]\nheartbeat = 200\n", 2, "timing.heartbeat", "says no unit", '"200ms"'),
+    ('[timing]\nheartbeat = "1s"\n', 2, "timing.heartbeat", "at least 3 heartbeats", "lost"),
+    ('[timing]\ndetect = "500ms"\n', 2, "timing.detect", "at least 3 heartbeats, 0.6 s", ""),
+    ('[timing]\ndetect = "2 weeks"\n', 2, "timing.detect", "a duration with its unit", ""),
+    ('[timing]\nheartbeat = "1ms"\n', 2, "timing.heartbeat", "from 10ms to 10s", ""),
+    ('[timing]\nhartbeat = "1s"\n', 2, "timing.hartbeat", "unknown key", '"heartbeat"'),
+    ("[timings]\n", 1, "timings", "unknown table", '"timing"'),
+    ("[application.web]\n", 1, "application", "unknown table", '"app"'),
+    ("[arbiter]\netcd = []\n", 1, "arbiter", "not supported yet", "take this table out"),
+    ("[node.c]\n", 1, "node.c", "exactly two nodes", ""),
+    ("[node.a.x]\n", 1, "node.a.x", "unknown key", "no keys"),
+    ('[link.two]\na = "10.1.0.1"\n', 1, "link.two", "node b is missing", ""),
+    ('[link.two]\na = "10.1.0.1"\nbb = "10.1.0.2"\n', 3, "link.two.bb", "name of a node", '"b"'),
+    ('[link.two]\na = "10.0.0.1"\nb = "10.1.0.2"\n', 2, "link.two.a", "of link.lan.a", ""),
+    ('[link.two]\na = "10.1.0.1/24"\nb = "10.1.0.2"\n', 2, "link.two.a", "prefix", "leave out"),
+    ('[link.two]\na = "host"\nb = "10.1.0.2"\n', 2, "link.two.a", "IP address of a host", ""),
+    ('[link.two]\na = "::1"\nb = "10.1.0.2"\n', 1, "link.two", "both IPv6", ""),
+    ('[vip.v]\naddress = "10.0.0.9"\ninterface = "e"\n', 2, "vip.v.address", "prefix", "/24"),
+    ('[vip.v]\naddress = "10.0.0.0/24"\ninterface = "e"\n', 2, "vip.v.address", "network", ""),
+    ('[vip.v]\naddress = "10.0.0.1/24"\ninterface = "e"\n', 2, "vip.v.address", "link.lan.a", ""),
+    ('[vip.v]\naddress = "10.0.0.9/24"\n', 1, "vip.v", '"interface" is missing', "carries"),
+    ('[vip]\naddress = "10.0.0.9/24"\n', 2, "vip.address", "expected a table", "[vip.NAME]"),
+    ("vip = 3\n", 0, "", "", ""),
+    ('[replicate.d]\npath = "data"\n', 2, "replicate.d.path", "relative", "/srv/data"),
+    ('[replicate.d]\npath = "/"\n', 2, "replicate.d.path", "root directory", ""),
+    ('[replicate.d]\npath = "/a/../b"\n', 2, "replicate.d.path", '".."', ""),
+    ('[replicate.d]\npath = "/etc"\n', 2, "replicate.d.path", "/etc/haoperator", ""),
+    ('[replicate.d]\npath = "/run/x"\n', 2, "replicate.d.path", "because of /run", ""),
+    ("[replicate.d]\n", 1, "replicate.d", "exactly one of the keys path, got none", ""),
+    (
+        '[replicate.d]\npath = "/d"\n[replicate.e]\npath = "/d/e"\n',
+        4,
+        "replicate.e.path",
+        "lie in one another",
+        "outer",
+    ),
+    (
+        '[replicate.d]\npath = "/d"\ndurability = "fsync"\n',
+        3,
+        "replicate.d.durability",
+        '"fsync" is not supported yet',
+        '"write"',
+    ),
+    ('[replicate.d]\npath = "/d"\nexclude = []\n', 3, "replicate.d.exclude", "not supported", ""),
+    ('[app.w]\nimage = "x"\ncontainer = "y"\n', 2, "app.w.image", "exactly one", ""),
+    ('[app.w]\nports = ["80"]\n', 1, "app.w", "exactly one", ""),
+    ('[app.w]\ncontainer = "x"\nports = ["80"]\n', 3, "app.w.ports", "image only", "container"),
+    ('[app.w]\nimage = "x"\nports = "80:80"\n', 3, "app.w.ports", "a list", '["80:80"]'),
+    ('[app.w]\nimage = "x"\nports = [\n"80:80",\n80]\n', 5, "app.w.ports[1]", "element 2", ""),
+    ('[app.w]\nimage = "x"\nports = ["70000:80"]\n', 3, "app.w.ports[0]", "1 to 65535", ""),
+    ('[app.w]\nimage = "x"\nvolumes = ["a b:c"]\n', 3, "app.w.volumes[0]", "a volume", ""),
+    ('[app.w]\nimage = "x"\nenv = {}\n', 3, "app.w.env", "unknown key", '"environment"'),
+    ('[app.w]\nimage = "x"\n[app.w.environment]\nA = 1\n', 4, "app.w.environment.A", "string", ""),
+    ('[app.w]\nimage = "x"\nafter = ["y"]\n', 3, "app.w.after[0]", "there is no [app.y]", ""),
+    ('[app.w]\nimage = "x"\nafter = ["w"]\n', 3, "app.w.after", "w after w", ""),
+    ('[app.w]\nimage = "x"\nmax_restarts = -1\n', 3, "app.w.max_restarts", "0 to 1000", ""),
+    ('[app."my app"]\nimage = "x"\n', 1, "app.my app", "a name of letters", ""),
+    ('[app.w]\nimage = "${X}"\n', 2, "app.w.image", "macro ${X} is not defined", "[macros]"),
+    ('[app.w]\nimage = ""\n', 2, "app.w.image", "empty", ""),
+    (APP + '[checker.c]\napp = "web"\n', 3, "checker.c", "http, tcp or exec", ""),
+    ('[checker.c]\ntcp = "h:1"\n', 1, "checker.c", 'needs the key "app"', "failover"),
+    (APP + '[checker.c]\ntcp = "h:1"\napp = "wep"\n', 5, "checker.c.app", "no [app.wep]", "web"),
+    (APP + '[checker.c]\ntcp = "h"\napp = "web"\n', 4, "checker.c.tcp", "a host and a port", ""),
+    (APP + '[checker.c]\nhttp = "h"\napp = "web"\n', 4, "checker.c.http", "a URL", ""),
+    (APP + '[checker.c]\nexec = "ls"\napp = "web"\n', 4, "checker.c.exec", "absolute", "PATH"),
+    (
+        APP + '[checker.c]\ntcp = "h:1"\napp = "web"\ntimeout = "5s"\n',
+        6,
+        "checker.c.timeout",
+        "at most the interval, 2 s",
+        "",
+    ),
+    (
+        APP + '[checker.c]\ntcp = "h:1"\napp = "web"\non_failure = "stop"\n',
+        6,
+        "checker.c.on_failure",
+        "not supported yet",
+        "",
+    ),
+    ("[witness]\nping = []\n", 2, "witness.ping", "the list is empty", ""),
+    ('[witness]\nping = ["10.0.0.2"]\n', 2, "witness.ping[0]", "the cluster itself", "router"),
+    ("[witness]\nhttp = []\n", 2, "witness.http", "not supported yet", ""),
+    ("[macros]\nA = 1\n", 2, "macros.A", "expected a string", "quotes"),
+    ('[macros]\nA = "${B}"\nB = "b"\n', 2, "macros.A", "${B} is not defined", ""),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[2]}: {row[3]}"[:60])
+def test_error_names_line_key_expectation_and_way_out(row: tuple[str, int, str, str, str]) -> None:
+    text, line, key, message, hint = row
+    if not line:  # a key before any table cannot be appended to BASE
+        found = problems(text + BASE)
+        assert found[0].line == 1
+        assert "[vip.NAME]" in found[0].message
+        return
+    found = [problem for problem in problems(BASE + text) if problem.key == key]
+    assert found, problems(BASE + text)
+    assert found[0].line == BASE_LINES + line
+    assert message in found[0].message
+    assert hint in found[0].hint
+    assert str(found[0]).startswith(f"cluster.toml:{BASE_LINES + line}: {key}: ")
+
+
+def test_all_problems_are_found_at_once_in_the_order_of_the_lines() -> None:
+    text = BASE + '[timing]\ndetect = 2\nx = 1\n[app.w]\nports = [1]\n[replicate.d]\npath = "d"\n'
+    found = problems(text)
+    assert [problem.key for problem in found] == [
+        "timing.detect",
+        "timing.x",
+        "app.w",
+        "app.w.ports[0]",
+        "replicate.d.path",
+    ]
+
+
+def test_a_cycle_of_applications_is_spelled_out() -> None:
+    text = BASE + "".join(
+        f'[app.{app}]\nimage = "x"\nafter = ["{after}"]\n' for app, after in ("ab", "bc", "ca")
+    )
+    assert "a after b after c after a" in problems(text)[0].message
+
+
+def test_missing_tables_are_named() -> None:
+    assert {problem.message for problem in problems("")} == {
+        "there is no [cluster]",
+        "there is no [node.NAME]",
+        "there is no [link.NAME]",
+    }
+
+
+def test_syntax_error_carries_the_line() -> None:
+    (problem,) = problems(BASE + 'x = = "y"\n')
+    assert (problem.line, problem.key) == (BASE_LINES + 1, "")
+    assert "not TOML" in problem.message
+
+
+def test_text_that_ends_too_early_carries_the_last_line() -> None:
+    (problem,) = problems(BASE + "[app.w]\nports = [\n")
+    assert problem.line == BASE_LINES + 2
+
+
+def test_bytes_that_are_no_utf8_carry_the_line() -> None:
+    (problem,) = problems(BASE.encode() + b'x = "\xff"\n')
+    assert problem.line == BASE_LINES + 1
+
+
+def test_unreadable_file_is_a_config_error(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none", tmp_path / "nul\0"):
+        with pytest.raises(ConfigError, match="cannot be read"):
+            tomlconfig.load(path)
+
+
+def test_every_key_that_is_not_supported_is_refused() -> None:
+    for table in schema.TABLES.values():
+        for key in table.keys:
+            if not key.supported and table.supported:
+                header = f"[{table.name}.x]" if table.named else f"[{table.name}]"
+                found = problems(f"{BASE}{header}\n{key.name} = 1\n")
+                assert any("not supported yet" in problem.message for problem in found), key.name
+
+
+_WORDS = st.sampled_from(
+    [*schema.TABLES, *(key.name for table in schema.TABLES.values() for key in table.keys), "x"]
+)
+_SCALARS = (
+    *('"2s"', '"200ms"', '"/srv"', '"10.0.0.1"', '"10.0.0.1/24"', "3", "-1", "true", "1.5", '"a"'),
+    *("1979-05-27", '"write"', '"h:80"', '"${A}"', '"http://h/"', "'''m\nn'''", "nan", "inf"),
+)
+_VALUES = st.recursive(
+    st.sampled_from(_SCALARS),
+    lambda inner: st.lists(inner, max_size=3).map(lambda items: "[\n" + ", ".join(items) + "]"),
+    max_leaves=5,
+)
+_LINES = st.one_of(
+    st.tuples(_WORDS, _WORDS).map(lambda words: f"[{words[0]}.{words[1]}]"),
+    _WORDS.map(lambda word: f"[{word}]"),
+    st.tuples(_WORDS, _VALUES).map(lambda pair: f"{pair[0]} = {pair[1]}"),
+    st.tuples(_WORDS, _WORDS, _VALUES).map(lambda words: "{}.{} = {}".format(*words)),
+)
+
+
+@given(st.one_of(st.text(), st.binary(), st.lists(_LINES, max_size=12).map("\n".join)))
+def test_no_text_raises_anything_but_config_error(text: str | bytes) -> None:
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    for content in (data, BASE.encode() + data):
+        for problem in _problems_if_any(content):
+            assert 0 <= problem.line <= content.count(b"\n") + 1
+            assert problem.message
+
+
+def _problems_if_any(content: bytes) -> tuple[Problem, ...]:
+    try:
+        tomlconfig.parse(content, Path("cluster.toml"))
+    except ConfigError as err:
+        return err.problems
+    return ()
+
+
+@pytest.mark.parametrize("data", [b"x = " + b"[" * 100_000, b"x = " + b"9" * 5_000, b"#" * 2**21])
+def test_hostile_text_is_refused_as_config_error(data: bytes) -> None:
+    assert problems(data)

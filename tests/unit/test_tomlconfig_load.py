@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a right file means."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from ipaddress import ip_interface
+from pathlib import Path
+
+import pytest
+
+import tomlconfig
+from tomlconfig import AppKind, CheckerKind, OnFailure, schema
+from tomlconfig.model import App, Checker, Timing
+from tomlconfig.reference import render_reference
+
+EXAMPLES = sorted(Path(tomlconfig.__file__).parent.glob("examples/*.toml"))
+
+BASE = """\
+[cluster]
+name = "shop"
+[node.a]
+[node.b]
+[link.lan]
+a = "10.0.0.1"
+b = "10.0.0.2"
+"""
+
+
+def parse(text: str) -> tomlconfig.Config:
+    return tomlconfig.parse(text.encode(), Path("cluster.toml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_loads(path: Path) -> None:
+    assert tomlconfig.load(path).source == path
+
+
+def test_there_are_examples() -> None:
+    assert len(EXAMPLES) >= 3
+
+
+def test_minimal_file_gets_the_defaults() -> None:
+    config = parse(BASE)
+    assert config.timing == Timing(heartbeat=0.2, detect=2.0)
+    assert config.cluster.failover == "automatic"
+    assert config.nodes == ("a", "b")
+    assert config.peer_of("a") == "b"
+    assert (config.vips, config.replicate, config.apps, config.witness) == ((), (), (), None)
+
+
+def test_redis_example_means_what_it_says() -> None:
+    config = tomlconfig.load(next(path for path in EXAMPLES if path.stem == "redis"))
+    assert config.links[0].addresses == {"node-a": "10.0.0.1", "node-b": "10.0.0.2"}
+    assert config.vips[0].address == ip_interface("10.0.0.100/24")
+    assert config.replicate[0].path == Path("/srv/shop/data")
+    app = config.apps[0]
+    assert (app.kind, app.target) == (AppKind.IMAGE, "redis:7")
+    assert app.volumes == ("/srv/shop/data:/data",)
+    assert app.restart_window == 86_400
+    checker = config.checkers[0]
+    assert (checker.kind, checker.target) == (CheckerKind.TCP, "127.0.0.1:6379")
+    assert checker.on_failure is OnFailure.RESTART
+    assert config.witness is not None
+    assert config.witness.ping == ("10.0.0.254",)
+
+
+def test_digest_follows_the_text() -> None:
+    assert parse(BASE).digest == parse(BASE).digest
+    assert parse(BASE).digest != parse(BASE + "# more\n").digest
+
+
+def test_macros_reach_every_string_and_may_use_earlier_ones() -> None:
+    config = parse(
+        '[macros]\nROOT = "/srv"\nDATA = "${ROOT}/shop"\n'
+        + BASE
+        + '[replicate.d]\npath = "${DATA}/data/./x"\n[app.w]\nimage = "w"\n'
+        + 'volumes = ["${DATA}:/d"]\nenvironment = { WHERE = "${DATA}", RAW = "$${DATA} $5" }\n'
+    )
+    assert config.replicate[0].path == Path("/srv/shop/data/x")
+    assert config.apps[0].volumes == ("/srv/shop:/d",)
+    assert config.apps[0].environment == {"WHERE": "/srv/shop", "RAW": "${DATA} $5"}
+
+
+def test_timeout_without_a_key_is_never_longer_than_the_interval() -> None:
+    text = BASE + '[checker.c]\ntcp = "localhost:1"\non_failure = "notify"\ninterval = "500ms"\n'
+    assert parse(text).checkers[0].timeout == 0.5
+
+
+@pytest.mark.parametrize(
+    ("model", "table"), [(Timing, "timing"), (App, "app"), (Checker, "checker")]
+)
+def test_defaults_of_model_and_schema_agree(model: type, table: str) -> None:
+    for field in fields(model):
+        key = schema.TABLES[table].key(field.name)
+        if key is not None and isinstance(field.default, int | float | str):
+            assert key.type.read(key.default or "1s") == field.default, field.name
+
+
+def test_reference_names_every_key() -> None:
+    text = render_reference()
+    for table in schema.TABLES.values():
+        for key in table.keys:
+            assert f"`{key.name}`" in text
