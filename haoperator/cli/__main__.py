@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import json
-import socket
-import sys
-from pathlib import Path
-from typing import Any
+from haoperator.lean.imports import leave_out_tls_and_glib
 
-from haoperator import secret
-from haoperator.cli import client, show
-from haoperator.cli.client import Failed, OperatorAbsent
-from tomlconfig import ConfigError, load
+leave_out_tls_and_glib()
+
+import argparse  # noqa: E402
+import asyncio  # noqa: E402
+import json  # noqa: E402
+import socket  # noqa: E402
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+from haoperator import secret  # noqa: E402
+from haoperator.cli import client, show  # noqa: E402
+from haoperator.cli.client import Failed, OperatorAbsent  # noqa: E402
+from tomlconfig import ConfigError, load  # noqa: E402
 
 CONFIGURATION = Path("/etc/haoperator/cluster.toml")
 KEY = Path("/etc/haoperator/cluster.key")

@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import signal
-import socket
-import sys
-from pathlib import Path
+from haoperator.lean.imports import leave_out_tls_and_glib
 
-from haoperator.operator.operator import Operator
-from tomlconfig import ConfigError, load
+leave_out_tls_and_glib()
+
+import asyncio  # noqa: E402
+import logging  # noqa: E402
+import signal  # noqa: E402
+import socket  # noqa: E402
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+from haoperator.operator.operator import Operator  # noqa: E402
+from tomlconfig import ConfigError, load  # noqa: E402
 
 CONFIGURATION = Path("/etc/haoperator/cluster.toml")
 EX_CONFIG = 78

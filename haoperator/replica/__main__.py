@@ -17,7 +17,7 @@ from pathlib import Path  # noqa: E402
 from haoperator import secret  # noqa: E402
 from haoperator.replica.limits import raise_limits  # noqa: E402
 from haoperator.replica.service import Service, settings_of  # noqa: E402
-from haoperator.replica.states import Settings  # noqa: E402
+from haoperator.replica.settings import Settings  # noqa: E402
 from haoperator.systemd import notify  # noqa: E402
 from haoperator.systemd.bus import NameTaken  # noqa: E402
 from tomlconfig import ConfigError, load  # noqa: E402

@@ -47,6 +47,7 @@ typedef struct {
 	struct bound *table[BUCKETS];
 	struct bound *unsettled;
 	uint64_t copied;
+	double heard; /* CLOCK_MONOTONIC seconds of the last bytes from the primary */
 	pthread_mutex_t send_lock;
 	pthread_mutex_t jobs_lock;
 	pthread_cond_t jobs_changed;
@@ -232,6 +233,7 @@ static int fill(Applier *a, int timeout_ms)
 	if (n <= 0)
 		return n ? (errno == EINTR ? 0 : errno) : ECONNRESET;
 	in->length += (size_t)n;
+	a->heard = monotonic_now();
 	return 0;
 }
 
@@ -445,6 +447,12 @@ static PyObject *applier_settle(Applier *a, PyObject *unused)
 	Py_RETURN_NONE;
 }
 
+static PyObject *applier_heard(Applier *a, PyObject *unused)
+{
+	(void)unused;
+	return PyFloat_FromDouble(a->heard);
+}
+
 static PyObject *applier_copied(Applier *a, PyObject *unused)
 {
 	(void)unused;
@@ -498,7 +506,8 @@ static PyMethodDef applier_methods[] = {
 	METHOD(set_tolerant, METH_VARARGS), METHOD(post, METH_VARARGS),
 	METHOD(acknowledge, METH_NOARGS),   METHOD(fsync_work, METH_NOARGS),
 	METHOD(close, METH_NOARGS),	    METHOD(settle, METH_NOARGS),
-	METHOD(copied, METH_NOARGS),	    { NULL, NULL, 0, NULL },
+	METHOD(copied, METH_NOARGS),	    METHOD(heard, METH_NOARGS),
+	{ NULL, NULL, 0, NULL },
 };
 
 PyTypeObject ApplierType = {

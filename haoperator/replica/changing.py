@@ -34,7 +34,6 @@ Handler = Callable[["Directory", abi.Header, bytes], Change]
 
 RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
 ACL_ACCESS = "system.posix_acl_access"
-COLLAPSE_OR_INSERT = 0x08 | 0x20
 OF_AN_INODE = (abi.Op.SETATTR, abi.Op.FALLOCATE, abi.Op.SETXATTR, abi.Op.REMOVEXATTR)
 
 
@@ -477,8 +476,6 @@ def _results(path: bytes, valid: Valid, st: os.stat_result) -> wire.Setattr:
 
 def fallocate(directory: Directory, header: abi.Header, body: bytes) -> Change:
     _, offset, length, mode, _ = abi.FALLOCATE_IN.unpack_from(body)
-    if mode & COLLAPSE_OR_INSERT and _resent(header):
-        raise OSError(errno.EIO, "it may have been carried out, and is not to be repeated")
     node = directory.nodes.get(header.node)
     fd = directory.data_fd(node)
     bound = directory.outgoing.bind(directory, node)

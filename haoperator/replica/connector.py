@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A primary looks for its standby: on every link, in their order, until one works."""
+"""Looking for the peer: on every link, in their order, until one works.
+
+A primary wants a stream. Whoever has none knocks twice a second, so that both know
+whether the other's replicator lives: a refusal is a sign of life, too.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import socket
 import threading
@@ -11,11 +16,11 @@ from typing import Any, Protocol
 
 from haoperator.replica import handshake, wire
 from haoperator.replica.handshake import HandshakeError
+from haoperator.replica.settings import Settings
 from haoperator.replica.sockets import connect, shut
-from haoperator.replica.states import Settings
 
 RETRY_SECONDS = 0.2
-REFUSED_SECONDS = 1.0
+KNOCK_SECONDS = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +30,12 @@ class Owner(Protocol):
 
     @property
     def wants_stream(self) -> bool: ...
+    @property
+    def wants_knock(self) -> bool: ...
+    def peer_answers(self) -> None: ...
     def hello(self) -> dict[str, Any]: ...
     def stream_begins(self, sock: socket.socket, *, resync: bool) -> bool: ...
-    def stream_ended(self) -> None: ...
+    def stream_ended(self, *, closed: bool) -> None: ...
     def receive(self) -> wire.Received: ...
     def hashes(self, seq: int, hashes: bytes) -> None: ...
     def refused(self, reason: str) -> None: ...
@@ -56,21 +64,22 @@ class Connector:
             shut(sock)
 
     def _serve(self) -> None:
-        pause: float | None = None
+        pause = 0.0
         while True:
             self._wake.wait(pause)
             self._wake.clear()
-            if not self._owner.wants_stream:
-                pause = None
-                continue
             try:
-                pause = REFUSED_SECONDS if self._try_links() else RETRY_SECONDS
+                if self._owner.wants_stream:
+                    pause = KNOCK_SECONDS if self._try_links() else RETRY_SECONDS
+                    continue
+                if self._owner.wants_knock:
+                    self._try_links()
             except Exception:
-                log.exception("the stream to the standby failed")
-                pause = REFUSED_SECONDS
+                log.exception("the stream to the peer failed")
+            pause = KNOCK_SECONDS
 
     def _try_links(self) -> bool:
-        """True if the peer was reached and refused."""
+        """True if the peer was reached and does not want a stream."""
         for link in self._settings.links:
             with contextlib.suppress(OSError):
                 sock = connect(link, self._settings)
@@ -79,10 +88,15 @@ class Connector:
         return False
 
     def _greet(self, sock: socket.socket) -> bool:
+        streaming = self._owner.wants_stream
+        hello = self._owner.hello() if streaming else {"knock": True}
         try:
-            answer = handshake.as_primary(sock, self._settings.key, self._owner.hello())
+            answer = handshake.as_primary(sock, self._settings.key, hello)
         except HandshakeError as err:
             self._owner.refused(str(err))
+            return True
+        self._owner.peer_answers()
+        if not streaming:
             return True
         if answer.get("accept") not in ("resync", "synced"):
             self._owner.refused(str(answer.get("reason", "no reason given")))
@@ -98,6 +112,7 @@ class Connector:
     def _hold(self, sock: socket.socket, *, resync: bool) -> None:
         if not self._owner.stream_begins(sock, resync=resync):
             return
+        closed = False
         try:
             while True:
                 type_number, _, seq, _, payload = self._owner.receive()
@@ -111,6 +126,7 @@ class Connector:
             log.error("the standby sent rubbish, cut off: %s", err)
         except OSError as err:
             log.info("the stream to the standby ended: %s", err.strerror)
+            closed = err.errno == errno.ECONNRESET
         finally:
             shut(sock)
-            self._owner.stream_ended()
+            self._owner.stream_ended(closed=closed)

@@ -14,12 +14,14 @@ import logging
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from haoperator.core.generation import Relation, compare
 from haoperator.core.record import DataRecord
+from haoperator.core.status import Role, Stream
 from haoperator.replica import _hotpath, handshake, wire
 from haoperator.replica.connector import Connector
 from haoperator.replica.directory import Directory
@@ -29,8 +31,8 @@ from haoperator.replica.nodes import NodeIds
 from haoperator.replica.outgoing import Outgoing, Phase
 from haoperator.replica.record import RecordStore
 from haoperator.replica.resync import Interrupted, Progress, Resync
+from haoperator.replica.settings import Settings
 from haoperator.replica.standby import StandbySession
-from haoperator.replica.states import Refused, Role, Settings, StreamState
 
 QUIESCE_MS = 10_000
 HANDOVER_MS = 3_000
@@ -39,6 +41,10 @@ CACHES_SECONDS = 2.0
 """How long a new primary waits for the kernel to drop what it knew of the standby."""
 
 log = logging.getLogger(__name__)
+
+
+class Refused(Exception):
+    """The replicator does not do what the operator asked for. Nothing has changed."""
 
 
 class Engine:
@@ -55,7 +61,7 @@ class Engine:
         self._ids = NodeIds()
         self.directories: dict[str, Directory] = {}
         self.role = Role.SECONDARY
-        self.stream = StreamState.DISCONNECTED
+        self.stream = Stream.DISCONNECTED
         self.refusal = ""
         """Why the peer does not replicate with us, if it does not."""
         self.unmounted: Callable[[str], None] = lambda _: None
@@ -64,6 +70,7 @@ class Engine:
         self._standby: StandbySession | None = None
         self._resync: Resync | None = None
         self._progress: dict[str, Progress] = {}
+        self._last_heard = 0.0
         self._listener = Listener(settings, self._greeted)
         self._connector = Connector(settings, self)
         self.hot.set_gate(_hotpath.GATE_READ_ONLY)
@@ -77,6 +84,18 @@ class Engine:
         self._connector.start()
 
     @property
+    def heard(self) -> float:
+        """When the peer's replicator was heard last, by time.monotonic; 0 for never."""
+        session = self._standby
+        on_stream = max(self.hot.heard(), session.applier.heard() if session else 0.0)
+        return max(self._last_heard, on_stream)
+
+    def peer_answers(self) -> None:
+        """The peer's replicator has just proved that it lives."""
+        self._last_heard = time.monotonic()
+        self._changed()
+
+    @property
     def record(self) -> DataRecord:
         return self._records.record
 
@@ -86,7 +105,7 @@ class Engine:
 
     def _describe(self, name: str, path: str) -> dict[str, Any]:
         progress = self._progress.get(name, Progress())
-        synced = self.stream in (StreamState.SYNCED, StreamState.HANDED_OVER)
+        synced = self.stream in (Stream.SYNCED, Stream.HANDED_OVER)
         return {
             "name": name,
             "path": path,
@@ -101,7 +120,7 @@ class Engine:
     def _put(self, **changes: Any) -> None:
         self._records.put(replace(self._records.record, **changes))
 
-    def _say(self, role: Role | None = None, stream: StreamState | None = None) -> None:
+    def _say(self, role: Role | None = None, stream: Stream | None = None) -> None:
         """Take a new role or stream state and announce it."""
         before = (self.role, self.stream)
         self.role = self.role if role is None else role
@@ -169,21 +188,18 @@ class Engine:
 
     # What the operator asks for.
 
-    def become_primary(self, generation: str) -> None:
-        """See the bus interface. Raises Refused."""
+    def become_primary(self, generation: str, deadline: float, *, force: bool = False) -> None:
+        """See the bus interface; `deadline` is in seconds of time.monotonic. Raises Refused."""
         with self._decide:
             if self.role is Role.PRIMARY:
                 if generation and generation != self.record.generation:
-                    self._begin(generation)
+                    self._begin(generation, deadline)
                 return
-            if not self.complete:
-                raise Refused("not all replicated directories are mounted")
-            if not generation and not self.record.current:
-                raise Refused("this copy is not up to date, and no generation was given")
+            self._may_become_primary(generation, force)
             self._end_standby()
             if generation:
+                self._store_alone(generation, deadline)
                 self._token = b""
-                self._records.put(self.record.begin(generation))
             else:
                 self._put(last_primary=True)
             alone = self.record.peer_outdated
@@ -192,35 +208,66 @@ class Engine:
                     directory.nodes.revalidate()
                 directory.primary = directory.accepts_writers = True
             self.hot.set_gate(_hotpath.GATE_PARK)
-            self._say(Role.PRIMARY, StreamState.ALONE if alone else StreamState.HELD)
+            self._say(Role.PRIMARY, Stream.ALONE if alone else Stream.HELD)
             if alone:
                 self._open_gate()
         self._forget_caches(CACHES_SECONDS)
         self._connector.wake()
 
-    def continue_alone(self, generation: str) -> None:
-        """See the bus interface. Raises Refused."""
+    def _may_become_primary(self, generation: str, force: bool) -> None:
+        if not self.complete:
+            raise Refused("not all replicated directories are mounted")
+        if not generation and not self.record.generation:
+            raise Refused("there is no generation to keep: this is the first start")
+        if force:
+            return
+        if self.stream in (Stream.SYNCED, Stream.RESYNC):
+            raise Refused(f"{self.settings.peer} is primary and connected")
+        if not self.record.consistent:
+            raise Refused("the data is a mixture: a resync did not finish")
+        if not generation and not self.record.current:
+            raise Refused("this copy is not up to date, and no generation was given")
+
+    def continue_alone(self, generation: str, deadline: float) -> None:
+        """See the bus interface; `deadline` is in seconds of time.monotonic. Raises Refused."""
         with self._decide:
             if self.role is not Role.PRIMARY:
                 raise Refused("this node is not primary")
-            if generation == self.record.generation and self.stream is StreamState.ALONE:
+            if generation == self.record.generation and self.stream is Stream.ALONE:
                 return
-            if self.stream not in (StreamState.HELD, StreamState.ALONE):
-                raise Refused(f"the stream is {self.stream}, not held")
-            self._begin(generation)
+            self._begin(generation, deadline)
 
-    def _begin(self, generation: str) -> None:
-        if self.stream not in (StreamState.HELD, StreamState.ALONE):
+    def _begin(self, generation: str, deadline: float) -> None:
+        if self.stream not in (Stream.HELD, Stream.ALONE):
             raise Refused(f"the stream is {self.stream}: the peer need not be left behind")
         if not generation:
             raise Refused("a generation is needed")
         self._close_gate()
+        try:
+            self._store_alone(generation, deadline)
+        except Refused:
+            if self.stream is Stream.ALONE:
+                self._open_gate()
+            raise
         self._token = b""
-        self._records.put(self.record.begin(generation))
         self._outgoing.detach()
         self.hot.release(0)
-        self._say(stream=StreamState.ALONE)
+        self._say(stream=Stream.ALONE)
         self._open_gate()
+
+    def _store_alone(self, generation: str, deadline: float) -> None:
+        """Begin a generation durably, before the deadline or not at all. Raises Refused.
+
+        Nothing has been written in it yet, so it can be taken back.
+        """
+        former = self.record
+        late = Refused("the permission to go on without the peer has expired")
+        if time.monotonic() > deadline:
+            raise late
+        self._records.put(former.begin(generation))
+        if time.monotonic() > deadline:
+            self._records.put(former)
+            raise late
 
     def become_secondary(self) -> None:
         """See the bus interface."""
@@ -230,7 +277,7 @@ class Engine:
             was_primary = self.role is Role.PRIMARY
             self.hot.set_gate(_hotpath.GATE_READ_ONLY)
             self.hot.quiesce(HANDOVER_MS)
-            handed_over = was_primary and self.stream is StreamState.SYNCED and self._hand_over()
+            handed_over = was_primary and self.stream is Stream.SYNCED and self._hand_over()
             self._cancel_resync()
             self._outgoing.detach()
             self.hot.release(errno.EROFS)
@@ -238,7 +285,7 @@ class Engine:
                 directory.primary = directory.accepts_writers = False
             if handed_over:
                 self._put(last_primary=False, up_to_date=True)
-            self._say(Role.SECONDARY, StreamState.LOST if handed_over else StreamState.DISCONNECTED)
+            self._say(Role.SECONDARY, Stream.LOST if handed_over else Stream.DISCONNECTED)
         self._forget_caches(0)
 
     def _hand_over(self) -> bool:
@@ -255,12 +302,12 @@ class Engine:
     def mark_outdated(self) -> None:
         """See the bus interface. Raises Refused."""
         with self._decide:
-            if self.role is Role.PRIMARY:
-                raise Refused("this node is primary")
+            if self.role is not Role.SECONDARY:
+                raise Refused(f"this node is {self.role}")
             self._end_standby()
             self._token = b""
             self._put(up_to_date=False)
-            self._say(stream=StreamState.DISCONNECTED)
+            self._say(stream=Stream.DISCONNECTED)
 
     # The gate.
 
@@ -309,13 +356,18 @@ class Engine:
         }
 
     @property
+    def wants_knock(self) -> bool:
+        """Without a stream, the peer's replicator is asked for signs of life."""
+        return self.stream not in (Stream.RESYNC, Stream.SYNCED)
+
+    @property
     def wants_stream(self) -> bool:
         return self.role is Role.PRIMARY and self.complete
 
     def stream_begins(self, sock: socket.socket, *, resync: bool) -> bool:
         """The peer accepted. False if it is not wanted any more."""
         with self._decide:
-            if not self.wants_stream or self.stream not in (StreamState.HELD, StreamState.ALONE):
+            if not self.wants_stream or self.stream not in (Stream.HELD, Stream.ALONE):
                 return False
             self._close_gate()
             self._outgoing.detach()
@@ -335,24 +387,29 @@ class Engine:
                 ).start()
             else:
                 self._put(peer_outdated=False)
-            self._say(stream=StreamState.RESYNC if resync else StreamState.SYNCED)
+            self._say(stream=Stream.RESYNC if resync else Stream.SYNCED)
             self._open_gate()
             return True
 
-    def stream_ended(self) -> None:
-        """The connection is gone. Called once for every `stream_begins` that was true."""
+    def stream_ended(self, *, closed: bool) -> None:
+        """The connection is gone. Called once for every `stream_begins` that was true.
+
+        `closed`: by the peer, which lived a moment ago.
+        """
+        if closed:
+            self._last_heard = time.monotonic()
         with self._decide:
             if self.role is not Role.PRIMARY:
                 return
             self._cancel_resync()
             if self._outgoing.phase is Phase.SYNCED:
                 self.hot.set_gate(_hotpath.GATE_PARK)
-                self._say(stream=StreamState.HELD)
+                self._say(stream=Stream.HELD)
             elif self._outgoing.phase is Phase.RESYNC:
                 self._close_gate()
                 self._outgoing.detach()
                 self.hot.release(0)
-                self._say(stream=StreamState.ALONE)
+                self._say(stream=Stream.ALONE)
                 self._open_gate()
 
     def hashes(self, seq: int, hashes: bytes) -> None:
@@ -423,14 +480,19 @@ class Engine:
             if self._resync is not resync:
                 raise Interrupted
             self._resync = None
-            self._say(stream=StreamState.SYNCED)
+            self._say(stream=Stream.SYNCED)
         return True
 
     # The stream, as standby.
 
     def _greeted(self, sock: socket.socket, said: dict[str, Any]) -> None:
         """The peer has proved itself and wants to replicate to us. Takes the socket over."""
+        self.peer_answers()
         try:
+            if said.get("knock"):
+                with sock:
+                    handshake.answer(sock, _refuse("knock", "heard"))
+                return
             with self._decide:
                 verdict, tolerant = self._judge(said)
                 if "refuse" in verdict:
@@ -450,7 +512,7 @@ class Engine:
                     sock, roots, self, tolerant=tolerant, detect_ms=self.settings.detect_ms
                 )
                 self._standby.start()
-                self._say(stream=StreamState.RESYNC if tolerant else StreamState.SYNCED)
+                self._say(stream=Stream.RESYNC if tolerant else Stream.SYNCED)
         except (OSError, ValueError, KeyError, TypeError) as err:
             log.warning("primary not accepted: %s", err)
             sock.close()
@@ -487,7 +549,7 @@ class Engine:
     def standby_handed_over(self, session: StandbySession, token: bytes) -> None:
         if session is self._standby:
             self._token = token
-            self._say(stream=StreamState.HANDED_OVER)
+            self._say(stream=Stream.HANDED_OVER)
 
     def standby_resynced(self, session: StandbySession, done: wire.Done) -> None:
         if session is not self._standby:
@@ -501,21 +563,23 @@ class Engine:
             last_primary=False,
             peer_outdated=False,
         )
-        self._say(stream=StreamState.SYNCED)
+        self._say(stream=Stream.SYNCED)
 
     def standby_failed(self, session: StandbySession, reason: str) -> None:
         log.error("cannot apply what the primary did, this copy is outdated: %s", reason)
         if session is self._standby:
             self._put(up_to_date=False)
-            self._say(stream=StreamState.DISCONNECTED)
+            self._say(stream=Stream.DISCONNECTED)
 
-    def standby_ended(self, session: StandbySession) -> None:
-        if session is not self._standby or self.stream is StreamState.HANDED_OVER:
+    def standby_ended(self, session: StandbySession, *, closed: bool) -> None:
+        if closed:
+            self._last_heard = time.monotonic()
+        if session is not self._standby or self.stream is Stream.HANDED_OVER:
             return
-        if self.stream is StreamState.SYNCED:
-            self._say(stream=StreamState.LOST)
+        if self.stream is Stream.SYNCED:
+            self._say(stream=Stream.LOST)
         else:
-            self._say(stream=StreamState.DISCONNECTED)
+            self._say(stream=Stream.DISCONNECTED)
 
     # Signs of life.
 
@@ -527,7 +591,7 @@ class Engine:
             session = self._standby
             if session is not None:
                 session.pulse()
-            if self.stream is StreamState.RESYNC:
+            if self.stream is Stream.RESYNC:
                 self._changed()
 
 

@@ -31,6 +31,14 @@ static char *own_buffer(void)
 	return thread_buffer;
 }
 
+double monotonic_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
 void deadline_in(struct timespec *when, int timeout_ms)
 {
 	clock_gettime(CLOCK_MONOTONIC, when);
@@ -88,7 +96,8 @@ static enum outcome do_read(HotPath *hot, int fuse_fd, const struct fuse_in_head
 {
 	struct fuse_read_in in;
 	struct stripe *stripe = stripe_of(hot, head->nodeid);
-	char *buffer = own_buffer();
+	uint64_t unique = head->unique;
+	char *buffer = own_buffer(); /* the request may lie in it: overwritten by the data */
 
 	memcpy(&in, head + 1, sizeof(in));
 	pthread_mutex_lock(&stripe->lock);
@@ -101,9 +110,9 @@ static enum outcome do_read(HotPath *hot, int fuse_fd, const struct fuse_in_head
 	size_t size = in.size < MAX_DATA ? in.size : MAX_DATA;
 	ssize_t n = buffer ? pread(fd, buffer, size, (off_t)in.offset) : (errno = ENOMEM, -1);
 	if (n < 0)
-		fuse_answer(fuse_fd, head->unique, errno, NULL, 0);
+		fuse_answer(fuse_fd, unique, errno, NULL, 0);
 	else
-		fuse_answer(fuse_fd, head->unique, 0, buffer, (size_t)n);
+		fuse_answer(fuse_fd, unique, 0, buffer, (size_t)n);
 	return DONE;
 }
 
@@ -708,6 +717,12 @@ static PyObject *hot_release(HotPath *hot, PyObject *args)
 	Py_RETURN_NONE;
 }
 
+static PyObject *hot_heard(HotPath *hot, PyObject *unused)
+{
+	(void)unused;
+	return PyFloat_FromDouble(hot->stream.heard);
+}
+
 static PyObject *hot_state(HotPath *hot, PyObject *unused)
 {
 	struct stream *s = &hot->stream;
@@ -761,7 +776,7 @@ static PyMethodDef hot_methods[] = {
 	METHOD(flush, METH_NOARGS),	   METHOD(receive, METH_VARARGS),
 	METHOD(wait_acked, METH_VARARGS),  METHOD(wait_synced, METH_VARARGS),
 	METHOD(release, METH_VARARGS),
-	METHOD(state, METH_NOARGS),	   { NULL, NULL, 0, NULL },
+	METHOD(heard, METH_NOARGS),	   METHOD(state, METH_NOARGS),	   { NULL, NULL, 0, NULL },
 };
 
 static PyTypeObject HotPathType = {

@@ -80,6 +80,7 @@ struct stream {
 	struct bytes_out in; /* touched by the one receiving thread only */
 	size_t in_used;
 	uint64_t bytes_sent;
+	double heard; /* CLOCK_MONOTONIC seconds of the last bytes from the peer, 0: never */
 };
 
 /* What the data path knows of a node. Protected by its stripe's lock. */
@@ -137,6 +138,7 @@ void gate_forget_fuse(struct gate_state *g, int fuse_fd);
 
 /* hotpath.c */
 void fuse_answer(int fuse_fd, uint64_t unique, int error, const void *data, size_t length);
+double monotonic_now(void);
 void deadline_in(struct timespec *when, int timeout_ms);
 
 /* applier.c, syscalls.c */

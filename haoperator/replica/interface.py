@@ -11,8 +11,7 @@ from dbus_next.constants import PropertyAccess
 from dbus_next.errors import DBusError
 from dbus_next.service import ServiceInterface, dbus_property, method
 
-from haoperator.replica.engine import Engine
-from haoperator.replica.states import Refused
+from haoperator.replica.engine import Engine, Refused
 
 BUS_NAME = "org.haoperator1.Replicator"
 OBJECT_PATH = "/org/haoperator1/replicator"
@@ -34,6 +33,7 @@ class ReplicatorInterface(ServiceInterface):
             "Record": self._engine.record.to_json(),
             "Role": self._engine.role.value,
             "Stream": self._engine.stream.value,
+            "Heard": int(self._engine.heard * 1e6),
             "Directories": self._engine.directories_json(),
         }
         changed = {k: v for k, v in levels.items() if self._announced.get(k) != v}
@@ -52,12 +52,14 @@ class ReplicatorInterface(ServiceInterface):
             self.announce()  # before the reply: who was answered sees what he asked for
 
     @method()
-    async def BecomePrimary(self, generation: "s") -> None:
-        await self._do(lambda: self._engine.become_primary(generation))
+    async def BecomePrimary(self, generation: "s", force: "b", deadline_usec: "t") -> None:
+        deadline = deadline_usec / 1e6
+        await self._do(lambda: self._engine.become_primary(generation, deadline, force=force))
 
     @method()
-    async def ContinueAlone(self, generation: "s") -> None:
-        await self._do(lambda: self._engine.continue_alone(generation))
+    async def ContinueAlone(self, generation: "s", deadline_usec: "t") -> None:
+        deadline = deadline_usec / 1e6
+        await self._do(lambda: self._engine.continue_alone(generation, deadline))
 
     @method()
     async def BecomeSecondary(self) -> None:
@@ -78,6 +80,10 @@ class ReplicatorInterface(ServiceInterface):
     @dbus_property(access=PropertyAccess.READ)
     def Stream(self) -> "s":
         return self._engine.stream.value
+
+    @dbus_property(access=PropertyAccess.READ)
+    def Heard(self) -> "t":
+        return int(self._engine.heard * 1e6)
 
     @dbus_property(access=PropertyAccess.READ)
     def Directories(self) -> "s":

@@ -16,8 +16,8 @@ from typing import Any
 
 from haoperator.replica import handshake
 from haoperator.replica.handshake import HandshakeError
+from haoperator.replica.settings import Settings
 from haoperator.replica.sockets import listen, prepare
-from haoperator.replica.states import Settings
 
 MOST_STRANGERS = 8
 RETRY_SECONDS = 0.5

@@ -10,11 +10,11 @@ import os
 from pathlib import Path
 
 from haoperator.replica import fdstore
-from haoperator.replica.engine import Engine
+from haoperator.replica.engine import Engine, Refused
 from haoperator.replica.interface import BUS_NAME, OBJECT_PATH, ReplicatorInterface
 from haoperator.replica.reception import Reception
 from haoperator.replica.record import PATH as RECORD_PATH
-from haoperator.replica.states import LinkPath, Refused, Settings
+from haoperator.replica.settings import LinkPath, Settings
 from haoperator.systemd import notify
 from haoperator.systemd.bus import Endpoint
 from tomlconfig.model import Config

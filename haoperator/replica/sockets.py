@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import socket
 
-from haoperator.replica.states import LinkPath, Settings
+from haoperator.replica.settings import LinkPath, Settings
 
 CONNECT_SECONDS = 1.0
 TCP_USER_TIMEOUT = 18

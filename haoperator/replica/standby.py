@@ -28,7 +28,7 @@ class Owner(Protocol):
     def standby_handed_over(self, session: StandbySession, token: bytes) -> None: ...
     def standby_resynced(self, session: StandbySession, done: wire.Done) -> None: ...
     def standby_failed(self, session: StandbySession, reason: str) -> None: ...
-    def standby_ended(self, session: StandbySession) -> None: ...
+    def standby_ended(self, session: StandbySession, *, closed: bool) -> None: ...
 
 
 class StandbySession:
@@ -98,6 +98,7 @@ class StandbySession:
         self.applier.close()
 
     def _apply(self) -> None:
+        closed = False
         try:
             while True:
                 try:
@@ -105,6 +106,7 @@ class StandbySession:
                 except OSError as err:
                     if err.errno in ENDINGS:
                         log.info("the stream from the primary ended: %s", err.strerror)
+                        closed = err.errno == errno.ECONNRESET
                         return
                     if err.errno == errno.EPROTO:
                         raise wire.Rubbish("not a frame") from err
@@ -120,7 +122,7 @@ class StandbySession:
             self._hashes.close()
             self._incoming.close()
             shut(self._sock)
-            self._owner.standby_ended(self)
+            self._owner.standby_ended(self, closed=closed)
 
 
 ENDINGS = (

@@ -388,6 +388,7 @@ static int receive(struct stream *s, int sock, int timeout_ms, struct frame **fr
 		if (n <= 0)
 			return n ? errno : ECONNRESET;
 		in->length += (size_t)n;
+		s->heard = monotonic_now();
 	}
 }
 

@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -139,12 +140,34 @@ def kill_cgroup(cgroup: Path) -> None:
         return
     (cgroup / "cgroup.kill").write_text("1")
     events = cgroup / "cgroup.events"
-    until(
-        lambda: "populated 0" in events.read_text(),
-        f"the end of all processes in {cgroup}",
-        within=20,
-        every=0.002,
-    )
+
+    def dead() -> bool:
+        return "populated 0" in events.read_text()
+
+    with contextlib.suppress(LabError):
+        until(dead, f"the end of all processes in {cgroup}", within=3, every=0.002)
+        return
+    abort_fuse_connections(cgroup)
+    until(dead, f"the end of all processes in {cgroup}", within=20)
+
+
+def abort_fuse_connections(cgroup: Path) -> None:
+    """Frees processes that wait, unkillable, for a FUSE server that will not answer any more."""
+    devices: set[str] = set()
+    for procs in cgroup.rglob("cgroup.procs"):
+        for pid in procs.read_text().split():
+            with contextlib.suppress(OSError):
+                for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
+                    if " - fuse" in line:
+                        devices.add(line.split()[2].partition(":")[2])
+    with tempfile.TemporaryDirectory() as connections:
+        run("mount", "-t", "fusectl", "none", connections)
+        try:
+            for device in devices:
+                with contextlib.suppress(OSError):
+                    (Path(connections) / device / "abort").write_text("1")
+        finally:
+            run("umount", connections)
 
 
 def remove_cgroup(cgroup: Path) -> None:

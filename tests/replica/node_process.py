@@ -9,14 +9,15 @@ import os
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
-from haoperator.replica.engine import Engine
+from haoperator.replica.engine import Engine, Refused
 from haoperator.replica.fdstore import taken_up
 from haoperator.replica.limits import raise_limits
 from haoperator.replica.reception import Reception
-from haoperator.replica.states import LinkPath, Refused, Settings
+from haoperator.replica.settings import LinkPath, Settings
 
 
 def settings_from(said: dict[str, Any]) -> Settings:
@@ -41,6 +42,7 @@ def state(engine: Engine) -> dict[str, Any]:
         "record": json.loads(engine.record.to_json()),
         "directories": json.loads(engine.directories_json()),
         "refusal": engine.refusal,
+        "heard": engine.heard,
         "hot": dict(engine.hot.state()),
     }
 
@@ -50,9 +52,14 @@ def call(engine: Engine, said: dict[str, Any]) -> Any:
         case "state":
             return state(engine)
         case "become_primary":
-            return engine.become_primary(said["generation"])
+            return engine.become_primary(
+                said["generation"],
+                time.monotonic() + said.get("within", 10.0),
+                force=said.get("force", False),
+            )
         case "continue_alone":
-            return engine.continue_alone(said["generation"])
+            deadline = time.monotonic() + said.get("within", 10.0)
+            return engine.continue_alone(said["generation"], deadline)
         case "become_secondary":
             return engine.become_secondary()
         case "mark_outdated":

@@ -1,37 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The words for what a replicator is and how it stands to its peer.
-
-They are the values of the bus properties `Role` and `Stream`; see
-docs/architecture.md, section 4.
-"""
+"""What a replicator is told at its start."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-
-
-class Role(StrEnum):
-    SECONDARY = "secondary"
-    PRIMARY = "primary"
-    HELD = "held"
-
-
-class StreamState(StrEnum):
-    # of a primary
-    ALONE = "alone"
-    RESYNC = "resync"
-    SYNCED = "synced"
-    HELD = "held"
-    # of a standby, RESYNC and SYNCED as well
-    DISCONNECTED = "disconnected"
-    LOST = "lost"
-    HANDED_OVER = "handed-over"
-
-
-class Refused(Exception):
-    """The replicator does not do what the operator asked for. Nothing has changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +18,7 @@ class LinkPath:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What one replicator is told at its start."""
+    """One node of the pair, its peer, and what they replicate."""
 
     cluster: str
     node: str

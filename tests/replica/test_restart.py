@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The replicator dies and comes back on the same mount: applications see a pause, no error."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.replica.pair import Node, Pair, wait_for
+from tests.replica.test_roles import Writer, lines_in
+from tests.replica.trees import assert_equal_trees
+
+
+def restart(node: Node) -> None:
+    """SIGKILL, and a new process that gets the descriptors which systemd would have kept."""
+    node.kill()
+    node.start(restored=True)
+
+
+def test_restarted_primary_goes_on_without_an_error(synced: Pair) -> None:
+    a = synced.a
+    (a.path / "dir").mkdir()
+    with (
+        Writer(a.path / "dir" / "log") as writer,
+        Writer(a.path / "other") as other,
+        open(a.path / "dir" / "log", "rb") as reading,
+    ):
+        for _ in range(3):
+            before = writer.acknowledged
+            restart(a)
+            assert a.state["role"] == "held"
+            assert len(reading.read(16)) == 16  # reads are served meanwhile
+            a.call("become_primary", generation="")
+            writer.advances()
+            other.advances()
+            assert writer.acknowledged > before
+            a.wait_stream("synced")
+    assert writer.error is None
+    assert other.error is None
+    assert lines_in(a.path / "dir" / "log") == writer.acknowledged
+    assert_equal_trees(a.backing, synced.b.backing)
+
+
+def test_names_are_changed_across_a_restart(synced: Pair) -> None:
+    a = synced.a
+    script = """
+import os, sys, shutil
+base = sys.argv[1]
+os.chdir(base)
+step = 0
+while not os.path.exists('stop'):
+    step += 1
+    os.mkdir(f'd{step}')
+    with open(f'd{step}/new', 'x') as file:
+        file.write(str(step))
+    os.rename(f'd{step}/new', f'd{step}/file')
+    os.link(f'd{step}/file', f'd{step}/hard')
+    os.symlink('file', f'd{step}/soft')
+    os.unlink(f'd{step}/hard')
+    if step > 20:
+        shutil.rmtree(f'd{step - 20}')
+print(step)
+"""
+    work = subprocess.Popen(
+        [sys.executable, "-c", script, str(a.path)], stdout=subprocess.PIPE, text=True
+    )
+    for _ in range(5):
+        wait_for(lambda: a.state["hot"]["sent"] > 50, "some work was done")
+        restart(a)
+        a.call("become_primary", generation="")
+        a.wait_stream("synced")
+    (a.path / "stop").touch()
+    output, _ = work.communicate(timeout=20)
+    assert work.returncode == 0
+    assert int(output) > 20
+    assert_equal_trees(a.backing, synced.b.backing)
+
+
+def test_restarted_standby_serves_reads_and_returns(synced: Pair) -> None:
+    a, b = synced.a, synced.b
+    (a.path / "file").write_text("x")
+    with open(b.path / "file") as reading:
+        assert reading.read(1) == "x"
+        restart(b)
+        b.call("become_secondary")
+        a.wait_stream("synced")
+        reading.seek(0)
+        assert reading.read() == "x"
+        with pytest.raises(OSError, match="Read-only"):
+            (b.path / "new").touch()
+    assert_equal_trees(a.backing, b.backing)
+
+
+def test_held_after_a_restart_until_the_operator_decides(synced: Pair) -> None:
+    a = synced.a
+    restart(a)
+    made = threading.Thread(target=lambda: (a.path / "new").write_text("late"))
+    made.start()
+    wait_for(lambda: a.state["hot"]["parked"] > 0, "the change waits")
+    assert a.state["role"] == "held"
+    a.call("become_primary", generation="")
+    made.join()
+    a.wait_stream("synced")
+    assert (synced.b.path / "new").read_text() == "late"
+
+
+def test_restarted_primary_that_was_alone_is_writable_at_once(pair: Pair) -> None:
+    pair.a.boot()
+    pair.a.begin()
+    (pair.a.path / "one").touch()
+    restart(pair.a)
+    pair.a.call("become_primary", generation="")
+    assert pair.a.stream == "alone"
+    (pair.a.path / "two").touch()
+
+
+def test_unmounted_directory_is_given_back(pair: Pair) -> None:
+    a = pair.a
+    a.boot()
+    a.begin()
+    (a.path / "file").touch()
+    subprocess.run(["umount", str(a.path)], check=True)
+    wait_for(lambda: not a.state["directories"][0]["mounted"], "it is given back")
+    os.close(a.fuse_fd)
+    os.close(a.root_fd)
+    assert (a.path / "file").exists()
+    a.mount()
+    assert a.state["directories"][0]["mounted"]
+    (a.path / "again").touch()
+
+
+def test_second_mount_over_the_same_path_is_refused(pair: Pair) -> None:
+    from haoperator.replica.mount import MountError, mount_over
+
+    pair.a.boot()
+    with pytest.raises(MountError, match="mounted already"):
+        mount_over("data", str(pair.a.path))
+
+
+def test_refused_mount_leaves_nothing_mounted(pair: Pair, tmp_path: Path) -> None:
+    from haoperator.replica.mount import MountError, mount_and_hand_over, mounted_type
+
+    pair.a.start()
+    address = Path(pair.a.settings["run_directory"]) / "replicator.sock"
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(MountError, match="no \\[replicate.unknown\\]"):
+        mount_and_hand_over("unknown", str(other), "", address)
+    assert mounted_type(str(other)) is None
+    with pytest.raises(MountError, match="does not answer"):
+        mount_and_hand_over("data", str(other), "", tmp_path / "nobody.sock")
+    assert mounted_type(str(other)) is None
