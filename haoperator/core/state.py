@@ -18,6 +18,9 @@ YIELD_SECONDS: Seconds = 15.0
 HANDOVER_SECONDS: Seconds = 60.0
 """How long a promotion may take: the peer's applications have to stop in order first.
 Below `TimeoutStartSec=` of ha-promote.service, so that the reason given is ours."""
+HELD_PATIENCE_SECONDS: Seconds = 0.3
+"""How long writes are held before the peer is asked to mark itself outdated: a new stream,
+after a hand-over or a restarted replicator, stands in a few milliseconds."""
 REPLICA_RETURN_SECONDS: Seconds = 10.0
 """How long a primary waits for its replicator to come back before it gives up the role."""
 
@@ -67,6 +70,7 @@ class State:
     reason: str = "started"
     gate: Gate = Gate.CLOSED
     replica: ReplicaChanged | None = None
+    held_since: Seconds = 0.0
     saw_synced: bool = False
     """This core itself saw the stream synced since it started."""
     replica_gone: Seconds = 0.0
@@ -98,6 +102,11 @@ class State:
     @property
     def yields(self) -> bool:
         return self.now < self.yields_until
+
+    @property
+    def held_for(self) -> Seconds:
+        """How long the writes of this primary have been waiting; below 0 if they do not."""
+        return self.now - self.held_since if self.stream is Stream.HELD else -1.0
 
     @property
     def next_generation(self) -> str:

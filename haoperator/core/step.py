@@ -18,6 +18,7 @@ from haoperator.core.effects import Effect
 from haoperator.core.generation import Relation, compare
 from haoperator.core.state import (
     HANDOVER_SECONDS,
+    HELD_PATIENCE_SECONDS,
     REPLICA_RETURN_SECONDS,
     YIELD_SECONDS,
     Contact,
@@ -59,7 +60,7 @@ def step(state: State, event: on.Event, now: Seconds) -> Step:
 def status_of(state: State) -> Status:
     """What this node publishes of itself."""
     peer = state.peer_heard
-    held = state.phase is Phase.PRIMARY and state.stream is Stream.HELD
+    held = state.phase is Phase.PRIMARY and state.held_for >= HELD_PATIENCE_SECONDS
     asks = state.phase is Phase.PROMOTING and not state.forced and peer is not None
     return Status(
         node=state.policy.me,
@@ -97,7 +98,10 @@ def _absorb(state: State, event: on.Event) -> Step:
         case on.TimePassed():
             return state, ()
         case on.PeerHeard(status):
-            return replace(state, contact=Contact.HEARD, peer=status), ()
+            taken = status.phase is Phase.PRIMARY
+            yields_until = 0.0 if taken else state.yields_until
+            state = replace(state, contact=Contact.HEARD, peer=status, yields_until=yields_until)
+            return state, ()
         case on.PeerFelt():
             return replace(state, contact=Contact.FELT, peer=None), ()
         case on.PeerLost():
@@ -132,7 +136,14 @@ def _absorb(state: State, event: on.Event) -> Step:
 
 def _replica_changed(state: State, event: on.ReplicaChanged) -> State:
     saw_synced = state.saw_synced or event.stream is Stream.SYNCED
-    state = replace(state, replica=event, record=event.record, saw_synced=saw_synced)
+    held_since = state.held_since if state.stream is Stream.HELD else state.now
+    state = replace(
+        state,
+        replica=event,
+        record=event.record,
+        saw_synced=saw_synced,
+        held_since=held_since,
+    )
     connected = event.stream in (Stream.RESYNC, Stream.SYNCED)
     if connected and state.peer is not None and state.peer.phase is Phase.LEAVING:
         # It is back: what it said when it left must not license anything any more.

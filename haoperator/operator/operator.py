@@ -25,7 +25,7 @@ from haoperator.api.interface import BUS_NAME, ROOT, ClusterInterface, GateInter
 from haoperator.core import effects as do
 from haoperator.core import events as on
 from haoperator.core.state import Contact, Policy, State, shown
-from haoperator.core.status import Status
+from haoperator.core.status import Status, Stream
 from haoperator.core.step import step
 from haoperator.operator.neighbours import Heartbeat, Replicator
 from haoperator.operator.parts import Parts
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 ALERT_TICK_SECONDS = 0.1
-"""While the peer is silent: how late a decision that waits for time may be taken."""
+"""While the peer is silent, or writes wait: how late a decision may be that waits for time."""
 LEAVE_SECONDS = 2.0
 """How long an orderly departure waits for its announcement to be out."""
 
@@ -154,11 +154,18 @@ class Operator:
 
     async def _let_time_pass(self) -> None:
         while True:
-            silent = self.state.contact is Contact.SILENT
-            await asyncio.sleep(ALERT_TICK_SECONDS if silent else TICK_SECONDS)
-            if silent or self.state.phase.holds_role:
-                await self._replicator.refresh()
+            self._stepped.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._tick()):
+                    await self._stepped.wait()
+                    continue  # every event brings the time with it
+            if self.state.contact is Contact.SILENT:
+                await self._replicator.refresh()  # when the peer was heard on the stream
             self.post(on.TimePassed())
+
+    def _tick(self) -> float:
+        silent, held = self.state.contact is Contact.SILENT, self.state.stream is Stream.HELD
+        return ALERT_TICK_SECONDS if silent or held else TICK_SECONDS
 
     async def _make_progress(self) -> None:
         """What the watchdog guards: an event goes through the loop."""
@@ -209,8 +216,8 @@ class Operator:
         while True:
             await self._to_publish.wait()
             self._to_publish.clear()
-            if self._publication is None:
-                continue
+            if self._publication is None or self._endpoint.bus is None:
+                continue  # `_connected` repeats this
             try:
                 await self._heartbeat.publish(self._publication)
             except (DBusError, ConnectionError) as err:

@@ -11,7 +11,7 @@ from dbus_next.aio import MessageBus
 
 from haoperator.core import events as on
 from haoperator.systemd import names
-from haoperator.systemd.jobs import JobResult, Systemd, SystemdError, has_failed
+from haoperator.systemd.jobs import JobResult, Systemd, SystemdError
 from tomlconfig import Config, OnFailure
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class Units:
 
     def _unit_changed(self, unit: str, active_state: str, sub_state: str, result: str) -> None:
         former, self.states[unit] = self.states.get(unit), active_state
-        if unit in self._checkers and has_failed(active_state, sub_state):
+        if unit in self._checkers and sub_state == "auto-restart":
             self._checker_failed(unit, result)
         elif active_state == former:
             return
@@ -92,9 +92,22 @@ class Units:
             if active_state != "activating":
                 self._post(on.GateChanged(active_state == "active"))
         elif active_state == "failed":
+            self._beside(self._confirm_failure(unit, result))
+        self._changed()
+
+    async def _confirm_failure(self, unit: str, result: str) -> None:
+        """On the way to a restart a unit passes through `failed`; systemd answers when it is
+        through with that."""
+        try:
+            if await self._systemd.active_state(unit) != "failed":
+                return
+        except SystemdError as err:
+            log.warning("taken for failed: %s", err)
+        if unit in self._checkers:
+            self._checker_failed(unit, result)
+        else:
             log.warning("%s failed and is not restarted any more: %s", unit, result)
             self._post(on.AppGaveUp(unit))
-        self._changed()
 
     def _checker_failed(self, unit: str, result: str) -> None:
         checker = self._checkers[unit]

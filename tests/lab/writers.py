@@ -21,7 +21,8 @@ from .lab import Lab
 from .node import Node
 
 PROGRAM = """
-import os, sys, time
+import ctypes, os, sys, time
+ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG: it ends with the nsenter that brought it here
 path = sys.argv[1] + "/.writer"
 while True:
     try:
