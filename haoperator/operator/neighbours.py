@@ -91,12 +91,15 @@ class Neighbour:
                 self.appeared()
             else:
                 self.vanished()
-        elif message.sender == self._owner and message.path == self.path:
-            if message.member == "PropertiesChanged":
-                new = {name: variant.value for name, variant in message.body[1].items()}
-                self.levels.update(new)
-                self.changed(set(new))
+        elif (message.sender, message.path) == (self._owner, self.path):
+            self._from_daemon(message)
         return None
+
+    def _from_daemon(self, message: Message) -> None:
+        if message.member == "PropertiesChanged":
+            new = {name: variant.value for name, variant in message.body[1].items()}
+            self.levels.update(new)
+            self.changed(set(new))
 
 
 class Heartbeat(Neighbour):

@@ -20,7 +20,7 @@ from dbus_next.aio import MessageBus
 from haoperator.systemd import bus, names
 from haoperator.systemd.calls import SystemdError, call
 
-__all__ = ["JobPath", "JobResult", "Systemd", "SystemdError", "has_failed"]
+__all__ = ["JobPath", "JobResult", "Systemd", "SystemdError"]
 
 JobPath = str
 OnUnitChange = Callable[[str, str, str, str], None]
@@ -60,15 +60,6 @@ class JobResult(StrEnum):
     @classmethod
     def _missing_(cls, value: object) -> JobResult:
         return cls.UNKNOWN
-
-
-def has_failed(active_state: str, sub_state: str) -> bool:
-    """Whether these states of a unit say that it just failed.
-
-    A unit with `Restart=` is seen as `activating`/`auto-restart` after a failure, and
-    as `failed` only when it is not restarted any more.
-    """
-    return active_state == "failed" or sub_state == "auto-restart"
 
 
 class Systemd:
@@ -230,8 +221,8 @@ class Systemd:
         path: str = _MANAGER_PATH,
     ) -> list[Any]:
         try:
-            # dbus-next never answers a call whose connection ended.
-            async with asyncio.timeout(_CALL_SECONDS):
-                return await bus.call(self._bus, _NAME, path, member, signature, body)
-        except (DBusError, OSError, EOFError, TimeoutError) as err:
-            raise SystemdError(f"{member}: {err or type(err).__name__}") from err
+            return await bus.call(self._bus, _NAME, path, member, signature, body)
+        except DBusError as err:
+            raise SystemdError(f"{member}: {err.text}") from err
+        except (OSError, EOFError) as err:
+            raise SystemdError(f"{member}: {err or 'the system bus went away'}") from err

@@ -11,7 +11,7 @@ import pytest
 from dbus_next import Message, MessageType, Variant
 
 from haoperator.systemd import jobs, names
-from haoperator.systemd.jobs import JobResult, Systemd, SystemdError, has_failed
+from haoperator.systemd.jobs import JobResult, Systemd, SystemdError
 
 MANAGER = "/org/freedesktop/systemd1"
 WEB = names.app("web")
@@ -172,10 +172,3 @@ def test_every_connection_begins_with_where_the_units_stand() -> None:
 def test_without_a_bus_a_question_fails_and_does_not_hang() -> None:
     with pytest.raises(SystemdError):
         asyncio.run(Systemd().active_state(WEB))
-
-
-def test_a_unit_that_restarts_has_failed() -> None:
-    assert has_failed("failed", "failed")
-    assert has_failed("activating", "auto-restart")
-    assert not has_failed("activating", "start")
-    assert not has_failed("inactive", "dead")
