@@ -201,7 +201,9 @@ class Engine:
                 self._store_alone(generation, deadline)
                 self._token = b""
             else:
-                self._put(last_primary=True)
+                # Kept only if the peer's copy ends in the same generation: then nobody went
+                # on alone, whatever was feared when this one was marked outdated.
+                self._put(last_primary=True, up_to_date=True)
             alone = self.record.peer_outdated
             for directory in self.directories.values():
                 with directory.namespace:
@@ -225,8 +227,6 @@ class Engine:
             raise Refused(f"{self.settings.peer} is primary and connected")
         if not self.record.consistent:
             raise Refused("the data is a mixture: a resync did not finish")
-        if not generation and not self.record.current:
-            raise Refused("this copy is not up to date, and no generation was given")
 
     def continue_alone(self, generation: str, deadline: float) -> None:
         """See the bus interface; `deadline` is in seconds of time.monotonic. Raises Refused."""
@@ -506,13 +506,13 @@ class Engine:
                 else:
                     self._put(up_to_date=True, last_primary=False, peer_outdated=False)
                 self._token = b""
-                handshake.answer(sock, verdict)
                 roots = [directory.root_fd for directory in self._ordered()]
                 self._standby = StandbySession(
                     sock, roots, self, tolerant=tolerant, detect_ms=self.settings.detect_ms
                 )
-                self._standby.start()
                 self._say(stream=Stream.RESYNC if tolerant else Stream.SYNCED)
+                handshake.answer(sock, verdict)
+                self._standby.start()
         except (OSError, ValueError, KeyError, TypeError) as err:
             log.warning("primary not accepted: %s", err)
             sock.close()

@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.replica.pair import Pair
+from tests.replica.pair import Pair, abort_all
+from tests.replica.spawner import Spawner
+
+MOST_SECONDS = 60
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -19,10 +23,31 @@ def real_fuse() -> None:
     assert os.path.exists("/dev/fuse"), "tests/replica needs /dev/fuse"
 
 
+@pytest.fixture(scope="session")
+def spawner() -> Iterator[Spawner]:
+    helper = Spawner()
+    yield helper
+    helper.close()
+
+
+@pytest.fixture(autouse=True)
+def never_for_ever() -> Iterator[None]:
+    """A test that hangs in a mount whose server does not answer cannot even be interrupted.
+
+    After a while the mounts of all pairs are aborted: what hangs gets ENOTCONN.
+    """
+    timer = threading.Timer(MOST_SECONDS, abort_all)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 @pytest.fixture
-def pair(tmp_path: Path) -> Iterator[Pair]:
+def pair(tmp_path: Path, spawner: Spawner) -> Iterator[Pair]:
     """Two nodes that have not been started."""
-    two = Pair(tmp_path)
+    two = Pair(tmp_path, spawner)
     try:
         yield two
     finally:
@@ -37,9 +62,9 @@ def synced(pair: Pair) -> Pair:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def shared(tmp_path_factory: pytest.TempPathFactory, spawner: Spawner) -> Iterator[Pair]:
     """A synced pair for all tests of a module that leave it synced."""
-    two = Pair(tmp_path_factory.mktemp("pair"))
+    two = Pair(tmp_path_factory.mktemp("pair"), spawner)
     try:
         two.replicate()
         yield two

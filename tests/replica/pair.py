@@ -10,15 +10,16 @@ import os
 import secrets
 import signal
 import socket
-import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from haoperator.replica._hotpath import umount2
 from haoperator.replica.mount import FILE_SYSTEM, hand_over, mount_over, mounted_type
+from tests.replica.spawner import Process, Spawner
 
 KEY = "5a" * 32
 DEADLINE_SECONDS = 20.0
@@ -35,18 +36,31 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_
     return value
 
 
+_nodes: weakref.WeakSet[Node] = weakref.WeakSet()
+
+
+def abort_all() -> None:
+    """Kill every replicator and end every mount, whoever waits in them."""
+    for node in list(_nodes):
+        if node.process is not None:
+            node.process.kill()
+        node.abort_mount()
+
+
 class Node:
     """One node: its process, its mount, and the descriptors that systemd would keep."""
 
-    def __init__(self, base: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, base: Path, settings: dict[str, Any], spawner: Spawner) -> None:
         self.base = base
+        self.spawner = spawner
         self.settings = settings
         self.path = Path(settings["directories"][0][1])
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Process | None = None
         self.fuse_fd = self.root_fd = -1
         self._control: socket.socket | None = None
         self._lines: Any = None
-        self.log = open(base / f"{settings['node']}.log", "ab")
+        self.log = base / f"{settings['node']}.log"
+        _nodes.add(self)
 
     @property
     def name(self) -> str:
@@ -60,18 +74,13 @@ class Node:
     def start(self, *, restored: bool = False) -> None:
         config = self.base / f"{self.name}.json"
         config.write_text(json.dumps(self.settings), encoding="utf-8")
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        inherited: dict[str, Any] = {}
+        environment = {"PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "tests.replica.node_process", str(config)]
-        if restored:
+        fds: tuple[int, ...] = ()
+        if restored:  # as systemd passes what it kept
             environment |= {"LISTEN_FDS": "2", "LISTEN_FDNAMES": "data.fuse:data.root"}
-            # systemd passes them as 3 and 4
-            script = f'exec 3<&{self.fuse_fd} 4<&{self.root_fd}; exec "$@"'
-            inherited["pass_fds"] = (self.fuse_fd, self.root_fd)
-            command = ["/bin/bash", "-c", script, "sh", *command]
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stderr=self.log, **inherited
-        )
+            fds = (self.fuse_fd, self.root_fd)
+        self.process = self.spawner.spawn(command, environment, self.log, fds)
         self._connect()
 
     def _connect(self) -> None:
@@ -79,7 +88,7 @@ class Node:
 
         def connected() -> bool:
             assert self.process is not None
-            assert self.process.poll() is None, self.log_text()
+            assert self.process.alive, self.log_text()
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sock.settimeout(60)
             try:
@@ -134,6 +143,11 @@ class Node:
         """Become primary with a fresh generation."""
         generation = secrets.token_hex(8)
         self.call("become_primary", generation=generation)
+        # A FLUSH that was answered once with ENOSYS is not sent again: from now on a fork
+        # of the test does not wait for a replicator when it closes files of the mount.
+        flushed = self.path / ".flush"
+        flushed.touch()
+        flushed.unlink()
         return generation
 
     def kill(self) -> None:
@@ -162,14 +176,11 @@ class Node:
 
     def stop(self) -> None:
         """Clean up, whatever happened."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
         if self.process is not None:
+            self.process.kill()
             self.process.wait()
         self._disconnect()
         self.abort_mount()
-        if not self.log.closed:
-            self.log.close()
 
     def _disconnect(self) -> None:
         if self._lines is not None:
@@ -180,17 +191,17 @@ class Node:
         self._control = self._lines = None
 
     def log_text(self) -> str:
-        return (self.base / f"{self.name}.log").read_text(encoding="utf-8", errors="replace")
+        return self.log.read_text(encoding="utf-8", errors="replace")
 
 
 class Pair:
     """Nodes a and b of one cluster on loopback addresses."""
 
-    def __init__(self, base: Path, *, detect_seconds: float = 1.0) -> None:
+    def __init__(self, base: Path, spawner: Spawner, *, detect_seconds: float = 1.0) -> None:
         port = next(_ports)
         self.port = port
-        self.a = Node(base, self._settings(base, "a", "b", 1, 2, port, detect_seconds))
-        self.b = Node(base, self._settings(base, "b", "a", 2, 1, port, detect_seconds))
+        self.a = Node(base, self._settings(base, "a", "b", 1, 2, port, detect_seconds), spawner)
+        self.b = Node(base, self._settings(base, "b", "a", 2, 1, port, detect_seconds), spawner)
 
     @staticmethod
     def _settings(

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.replica.pair import Node, Pair, wait_for
-from tests.replica.test_roles import Writer, lines_in
 from tests.replica.trees import assert_equal_trees
+from tests.replica.writer import Writer, lines_in
 
 
 def restart(node: Node) -> None:
@@ -40,8 +40,8 @@ def test_restarted_primary_goes_on_without_an_error(synced: Pair) -> None:
             other.advances()
             assert writer.acknowledged > before
             a.wait_stream("synced")
-    assert writer.error is None
-    assert other.error is None
+    assert not writer.error
+    assert not other.error
     assert lines_in(a.path / "dir" / "log") == writer.acknowledged
     assert_equal_trees(a.backing, synced.b.backing)
 
@@ -99,7 +99,11 @@ def test_restarted_standby_serves_reads_and_returns(synced: Pair) -> None:
 def test_held_after_a_restart_until_the_operator_decides(synced: Pair) -> None:
     a = synced.a
     restart(a)
-    made = threading.Thread(target=lambda: (a.path / "new").write_text("late"))
+
+    def make() -> None:
+        (a.path / "new").write_text("late")
+
+    made = threading.Thread(target=make)
     made.start()
     wait_for(lambda: a.state["hot"]["parked"] > 0, "the change waits")
     assert a.state["role"] == "held"
@@ -149,7 +153,7 @@ def test_refused_mount_leaves_nothing_mounted(pair: Pair, tmp_path: Path) -> Non
     address = Path(pair.a.settings["run_directory"]) / "replicator.sock"
     other = tmp_path / "other"
     other.mkdir()
-    with pytest.raises(MountError, match="no \\[replicate.unknown\\]"):
+    with pytest.raises(MountError, match=r"no \[replicate\.unknown\]"):
         mount_and_hand_over("unknown", str(other), "", address)
     assert mounted_type(str(other)) is None
     with pytest.raises(MountError, match="does not answer"):

@@ -62,9 +62,7 @@ def differences(one: Tree, other: Tree) -> list[str]:
 def assert_equal_trees(one: Path, other: Path, *, times: bool = True, seconds: float = 3.0) -> None:
     """Equal, once the peer has had a moment to set the times."""
     try:
-        wait_for(
-            lambda: tree_of(one, times=times) == tree_of(other, times=times), "equal", seconds
-        )
+        wait_for(lambda: tree_of(one, times=times) == tree_of(other, times=times), "equal", seconds)
     except AssertionError:
         found = differences(tree_of(one, times=times), tree_of(other, times=times))
         raise AssertionError("the trees differ:\n" + "\n".join(found[:10])) from None
