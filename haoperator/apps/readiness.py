@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from haoperator.apps import container as containers
+from haoperator.apps import neighbour
 from haoperator.apps.errors import AppError
 from haoperator.lean.notify import tell
 
@@ -22,6 +23,7 @@ def wait(container: Any, app: str) -> int:
     many failures as the check allows, so this ends without a limit of its own.
     """
     pidfd = _pidfd(container, app)
+    neighbour.forget_unanswered(container)
     told = 0.0
     while True:
         state = containers.state(container)

@@ -55,6 +55,7 @@ class Directory:
         self.mounted = True
         self.on_unmount: Callable[[Directory], None] = lambda _: None
         self.listings = reading.Listings()
+        self._lingering: list[Node] = []
         self._alive = THREADS
         self._alive_lock = threading.Lock()
 
@@ -105,6 +106,22 @@ class Directory:
     def resend(self) -> None:
         """Ask for the requests that a former process read and did not answer (Linux 6.9)."""
         self.notify(abi.NOTIFY_RESEND, b"")
+
+    def become_standby(self) -> None:
+        """From here on contents change below the kernel."""
+        self.primary = self.accepts_writers = False
+        with self.namespace:
+            self._lingering = [node for node in self.nodes if node.opens and node.regular]
+
+    def refresh_lingering(self) -> None:
+        """Drop the page cache of files that were opened when this node was primary.
+
+        Their handles read through the page cache for as long as they are open; what
+        they show is at most one pulse old.
+        """
+        self._lingering = [node for node in self._lingering if node.opens]
+        for node in self._lingering:
+            self.notify(abi.NOTIFY_INVAL_INODE, abi.INVAL_INODE.pack(node.id, 0, 0))
 
     def forget_caches(self) -> None:
         """Make the kernel ask again for everything that it knows of this directory."""

@@ -8,6 +8,7 @@ anything that it promises can be observed.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -282,7 +283,7 @@ class Engine:
             self._outgoing.detach()
             self.hot.release(errno.EROFS)
             for directory in self.directories.values():
-                directory.primary = directory.accepts_writers = False
+                directory.become_standby()
             if handed_over:
                 self._put(last_primary=False, up_to_date=True)
             self._say(Role.SECONDARY, Stream.LOST if handed_over else Stream.DISCONNECTED)
@@ -591,8 +592,14 @@ class Engine:
             session = self._standby
             if session is not None:
                 session.pulse()
+                self._refresh_lingering()
             if self.stream is Stream.RESYNC:
                 self._changed()
+
+    def _refresh_lingering(self) -> None:
+        for directory in list(self.directories.values()):
+            with contextlib.suppress(OSError):
+                directory.refresh_lingering()
 
 
 def _refuse(code: str, reason: str) -> dict[str, Any]:

@@ -25,16 +25,17 @@ def restart(node: Node) -> None:
 def test_restarted_primary_goes_on_without_an_error(synced: Pair) -> None:
     a = synced.a
     (a.path / "dir").mkdir()
+    (a.path / "dir" / "large").write_bytes(bytes(1_000_000))
     with (
         Writer(a.path / "dir" / "log") as writer,
         Writer(a.path / "other") as other,
-        open(a.path / "dir" / "log", "rb") as reading,
+        open(a.path / "dir" / "large", "rb", buffering=0) as reading,
     ):
         for _ in range(3):
             before = writer.acknowledged
             restart(a)
             assert a.state["role"] == "held"
-            assert len(reading.read(16)) == 16  # reads are served meanwhile
+            assert len(reading.read(200_000)) == 200_000  # reads are served meanwhile
             a.call("become_primary", generation="")
             writer.advances()
             other.advances()

@@ -8,6 +8,7 @@ import os
 import secrets
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -38,7 +39,7 @@ def test_standby_shows_the_replica_and_refuses_every_change(synced: Pair) -> Non
     assert (b / "file").read_text() == "two, longer"
     (a / "dir" / "new").symlink_to("x")
     assert [p.name for p in (b / "dir").iterdir()] == ["new"]
-    changes = [
+    changes: list[Callable[[], object]] = [
         lambda: (b / "other").touch(),
         lambda: (b / "other").mkdir(),
         lambda: (b / "file").unlink(),
