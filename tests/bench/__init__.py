@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What replication costs: `python3 -m tests.bench` (root) measures, nothing here passes or fails."""
+"""What replication costs: `make bench` measures, and nothing here passes or fails."""

@@ -76,7 +76,10 @@ def places(base: Path) -> Iterator[tuple[Path, Path, Pair]]:
         raw = [stack.enter_context(disk(base, node)) / "raw" for node in "ab"]
         for directory in raw:
             directory.mkdir()
+        # ^C is for this process alone: it cleans up, and for that the replicators must live.
+        interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
         spawner = Spawner()
+        signal.signal(signal.SIGINT, interrupt)
         stack.callback(spawner.close)
         pair = Pair(base, spawner, detect_seconds=5.0)
         stack.callback(pair.stop)
@@ -96,10 +99,14 @@ def measure(base: Path) -> Rates:
             for load in LOADS:
                 # The mount's first read is served by an ext4 that has the file in memory.
                 raw_name = "read-warm" if load.name == "read" else load.name
-                commands = {"raw": (raw_name, raw), "haoperator": (load.name, pair.a.path)}
+                commands: list[tuple[str, tuple[str | Path, ...]]] = [
+                    ("raw", (raw_name, raw)),
+                    ("haoperator", (load.name, pair.a.path)),
+                ]
                 if load.bare:
-                    commands["bare"] = (load.name, raw, peer)
-                for place, command in commands.items():
+                    commands.append(("bare", (load.name, raw, peer)))
+                first = turn % len(commands)
+                for place, command in commands[first:] + commands[:first]:
                     for point in (raw, peer):  # what others left to be written
                         run("sync", "--file-system", point)
                     rate = float(run(loads, *command))
@@ -107,8 +114,8 @@ def measure(base: Path) -> Rates:
             print(f"round {turn + 1} of {ROUNDS}", file=sys.stderr, flush=True)
         for node in (pair.a, pair.b):
             node.wait_stream("synced")
-        copies = [node.backing / "prepared" for node in (pair.a, pair.b)]
-        if not filecmp.cmp(*copies, shallow=False):
+        ours, theirs = (node.backing / "prepared" for node in (pair.a, pair.b))
+        if not filecmp.cmp(ours, theirs, shallow=False):
             raise RuntimeError("the copies differ: what was measured is worth nothing")
     return rates
 

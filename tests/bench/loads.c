@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,15 +17,16 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SMALL = 4096, LARGE = 1 << 20, WRITES = 8192, SHARED = 2048, SYNCED = 400, FILES = 300 };
+enum { SMALL = 4096, LARGE = 1 << 20, WRITES = 16384, SHARED = 4096, SYNCED = 800, FILES = 500 };
 enum { MEGABYTES = 128 };
 
 static char block[LARGE];
 
+// What fails takes all processes of the load with it: nobody waits for one that is gone.
 static void check(int good, const char *what) {
     if (!good) {
         perror(what);
-        _exit(1);
+        kill(0, SIGKILL);
     }
 }
 
@@ -178,6 +180,7 @@ static double bare(const char *peer, int synced) {
 }
 
 int main(int argc, char **argv) {
+    setpgid(0, 0);
     check(argc >= 3 && !chdir(argv[2]), "loads LOAD DIRECTORY [PEER]");
     const char *load = argv[1], *peer = argc > 3 ? argv[3] : NULL;
     double rate = 0;

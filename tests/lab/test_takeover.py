@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -11,21 +12,35 @@ from . import trees
 from .bus import BusRecord
 from .cluster import DATA, DETECT, Pair
 from .customer import Customer
-from .takeover import bring_back, cut_the_primary
+from .takeover import Takeover, bring_back, cut_the_primary
 from .writers import watching
 
+ROUNDS = 3
 
-@pytest.mark.parametrize("number", [1, 2, 3])
+
+@pytest.fixture(scope="module")
+def takeovers() -> list[Takeover]:
+    """Those that this module has made so far."""
+    return []
+
+
+@pytest.mark.parametrize("number", range(ROUNDS))
 def test_power_cut_loses_no_acknowledged_write(
-    pair: Pair, client: Customer, record: BusRecord, number: int
+    pair: Pair, client: Customer, record: BusRecord, takeovers: list[Takeover], number: int
 ) -> None:
     takeover = cut_the_primary(pair, client, record)
+    takeovers.append(takeover)
     print(takeover)
     assert takeover.lost == 0
-    assert takeover.detection <= DETECT + 0.3
-    assert takeover.takeover <= 0.5
     client.wait_acks(50)
     bring_back(pair, pair.lab.nodes[takeover.died], record)
+
+
+def test_takeovers_are_as_fast_as_promised(takeovers: list[Takeover]) -> None:
+    """The middle one: a single one may have met something else on a busy machine."""
+    assert len(takeovers) == ROUNDS
+    assert median(t.detection for t in takeovers) <= DETECT + 0.3
+    assert median(t.takeover for t in takeovers) <= 0.5
 
 
 def test_dead_node_comes_back_as_standby_with_equal_data(
