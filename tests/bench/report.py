@@ -126,7 +126,9 @@ def _plot(rates: Rates, path: Path) -> None:
         ("bare", "bare limit (pwrite, TCP, pwrite, ack)", 0.2, "#b8b8b8"),
     ):
         bars = [(n, _ratio(rates, load, place, "raw")) for n, load in enumerate(LOADS)]
-        drawn = [(n + shift, ratio) for n, ratio in bars if ratio is not None]
+        drawn = [
+            (n + (shift if LOADS[n].bare else 0), ratio) for n, ratio in bars if ratio is not None
+        ]
         painted = axes.barh(
             [at for at, _ in drawn], [r for _, r in drawn], 0.38, label=label, color=colour
         )
@@ -137,7 +139,7 @@ def _plot(rates: Rates, path: Path) -> None:
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xlabel("speed relative to raw ext4 (1 = the same)")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", bbox_to_anchor=(0.98, 0.02))
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 

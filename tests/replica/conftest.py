@@ -13,7 +13,7 @@ import pytest
 from tests.replica.pair import Pair, abort_all
 from tests.replica.spawner import Spawner
 
-MOST_SECONDS = 600
+MOST_SECONDS = 60
 
 
 @pytest.fixture(scope="session", autouse=True)

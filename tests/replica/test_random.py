@@ -154,7 +154,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @given(st.lists(operations, min_size=5, max_size=60))
 @settings(
-    max_examples=3000,
+    max_examples=200,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
