@@ -18,16 +18,16 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from haoperator.core.generation import Relation, compare
 from haoperator.core.record import DataRecord
 from haoperator.core.status import Role, Stream
-from haoperator.replica import _hotpath, handshake, wire
+from haoperator.replica import _hotpath, handshake, nodelog, wire
 from haoperator.replica.connector import Connector
 from haoperator.replica.directory import Directory
 from haoperator.replica.listener import Listener
-from haoperator.replica.nodelog import NodeLog
 from haoperator.replica.nodes import NodeIds
 from haoperator.replica.outgoing import Outgoing, Phase
 from haoperator.replica.record import RecordStore
@@ -60,6 +60,8 @@ class Engine:
         self.hot = _hotpath.HotPath()
         self._outgoing = Outgoing(self.hot)
         self._ids = NodeIds()
+        for name, _ in settings.directories:
+            self._ids.used(nodelog.last_id(self._node_log(name)))
         self.directories: dict[str, Directory] = {}
         self.role = Role.SECONDARY
         self.stream = Stream.DISCONNECTED
@@ -151,7 +153,7 @@ class Engine:
                 raise Refused(f"no [replicate.{name}] in the configuration")
             if name in self.directories:
                 raise Refused(f"{name} is mounted already")
-            node_log = NodeLog(self.settings.run_directory / f"nodes-{name}")
+            node_log = nodelog.NodeLog(self._node_log(name))
             directory = Directory(
                 name, path, names.index(name), fuse_fd, root_fd, self._outgoing, self._ids, node_log
             )
@@ -167,6 +169,9 @@ class Engine:
                 directory.resend()
             self._interrupt_stream()
             self._changed()
+
+    def _node_log(self, name: str) -> Path:
+        return self.settings.run_directory / f"nodes-{name}"
 
     def _unmounted(self, directory: Directory) -> None:
         log.info("%s: unmounted", directory.name)

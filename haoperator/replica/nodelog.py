@@ -83,10 +83,24 @@ class NodeLog:
         os.write(self._fd, record)
 
     def _compact(self, minor: int, nodes: dict[int, list[tuple[int, bytes]]]) -> None:
+        last = last_id(self._path)
         self.begin(minor)
+        self.dropped(last)
         for node, names in nodes.items():
             for parent, name in names:
                 self.named(node, parent, name)
+
+
+def last_id(path: Path) -> int:
+    """The highest node id that a former process gave out by this file; 0 if there is none.
+
+    The kernel and the peer may still use any id up to it, so that the next one is above.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return 0
+    return max((node for _, node, _, _ in _records(data, _HEAD.size)), default=0)
 
 
 def _records(data: bytes, at: int) -> Iterator[tuple[int, int, int, bytes]]:

@@ -160,3 +160,22 @@ def test_refused_mount_leaves_nothing_mounted(pair: Pair, tmp_path: Path) -> Non
     with pytest.raises(MountError, match="does not answer"):
         mount_and_hand_over("data", str(other), "", tmp_path / "nobody.sock")
     assert mounted_type(str(other)) is None
+
+
+def test_no_node_id_is_given_out_twice_across_a_restart(pair: Pair) -> None:
+    """With the directory's id given to one of its files, paths would lead in a circle."""
+    a, b = pair.a, pair.b
+    shop = a.path / "shop"
+    shop.mkdir()
+    (shop / "old").write_text("older than the mount")
+    pair.replicate()
+    held = os.open(shop, os.O_RDONLY)  # so that the kernel goes on using its id
+    try:
+        restart(a)
+        a.call("become_primary", generation="")
+        a.wait_stream("synced")
+        for number in range(50):
+            (shop / str(number)).write_text("gets the next id")
+    finally:
+        os.close(held)
+    assert_equal_trees(a.backing, b.backing)
