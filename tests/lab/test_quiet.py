@@ -91,3 +91,25 @@ def test_idle_cluster_is_light(pair: Pair) -> None:
 
 def uptime(node: Node) -> float:
     return float(node.exec("cat", "/proc/uptime").stdout.split()[0])
+
+
+def test_killed_replicator_is_a_pause_and_no_error(
+    pair: Pair, client: Customer, record: BusRecord
+) -> None:
+    """Its descriptors stay with systemd; the next process goes on with the same mount."""
+    primary = pair.primary
+    container = pair.container(primary)
+    assert container
+    for _ in range(3):
+        client.wait_acks(50)
+        primary.exec("systemctl", "kill", "--kill-who=main", "--signal=KILL", "ha-replicator")
+        client.wait_acks(50)
+        pair.wait_healthy(within=30)
+    now = pair.container(primary)
+    assert now
+    assert now["State"]["StartedAt"] == container["State"]["StartedAt"]
+    seen = client.seen()
+    assert not seen.drops
+    gap = seen.longest_gap(seen.acks[0], seen.acks[-1])
+    print(f"longest pause {gap[1] - gap[0]:.3f} s")
+    assert pair.primary is primary
