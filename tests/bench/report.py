@@ -150,7 +150,7 @@ def write_report(rates: Rates, rounds: int, before: float, docs: Path) -> None:
         table=table(rates),
         rounds=rounds,
         cpus=os.cpu_count(),
-        kernel=platform.release(),
+        kernel=".".join(platform.release().split(".")[:2]),
         python=platform.python_version(),
         before=before,
     )
