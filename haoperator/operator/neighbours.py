@@ -37,10 +37,11 @@ class Neighbour:
         self._post = post
         self._bus: MessageBus | None = None
         self._owner = ""
+        self._announcements = 0
 
     async def connect(self, bus: MessageBus) -> None:
         """Subscribe on a new connection to the bus, then read the levels."""
-        self._bus = bus
+        self._bus, self._owner = bus, ""
         bus.add_message_handler(self._handle)
         await watch(bus, f"type='signal',sender='{self.name}',path='{self.path}'")
         await watch(
@@ -49,7 +50,7 @@ class Neighbour:
             f"arg0='{self.name}'",
         )
         try:
-            (self._owner,) = await call(
+            (owner,) = await call(
                 bus,
                 "org.freedesktop.DBus",
                 "/org/freedesktop/DBus",
@@ -58,14 +59,24 @@ class Neighbour:
                 [self.name],
             )
         except DBusError:
-            self._owner = ""
             return
+        # Unless a newer owner was announced behind that answer.
+        self._owner = self._owner or owner
         await self.refresh()
 
     async def refresh(self) -> None:
-        """Read all levels now. A daemon that does not answer is left to NameOwnerChanged."""
+        """Read all levels now. A daemon that does not answer is left to NameOwnerChanged.
+
+        The answer is taken only if no change was announced while it was under way: a signal
+        is handled when it arrives, but an answer resumes us a moment later, and may be older
+        than a signal that came right behind it.
+        """
         try:
-            levels = await properties(self._bus, self.name, self.path, self.name)
+            while True:
+                before = self._announcements
+                levels = await properties(self._bus, self.name, self.path, self.name)
+                if before == self._announcements:
+                    break
         except (DBusError, ConnectionError) as err:
             log.info("%s does not answer: %s", self.name, err)
             return
@@ -97,6 +108,7 @@ class Neighbour:
 
     def _from_daemon(self, message: Message) -> None:
         if message.member == "PropertiesChanged":
+            self._announcements += 1
             new = {name: variant.value for name, variant in message.body[1].items()}
             self.levels.update(new)
             self.changed(set(new))

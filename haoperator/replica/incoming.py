@@ -179,7 +179,11 @@ class Incoming:
     def _remove(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
         remove = cast(wire.Remove, frame)
         with parent_of(root, remove.path) as (parent, name):
-            if remove.directory:
+            if self._tolerant:
+                # Gone on the primary, with all that was in it: what a mixture still has
+                # in there is from before, and no walk will come by to clear it away.
+                remove_tree(parent, name)
+            elif remove.directory:
                 os.rmdir(name, dir_fd=parent)
             else:
                 os.unlink(name, dir_fd=parent)

@@ -79,6 +79,7 @@ class Systemd:
         self.on_unit_change = on_unit_change
         self._watched = watched
         self._bus: MessageBus | None = None
+        self._announcements = 0
         self._results: dict[str, str] = {}
         self._told: dict[str, tuple[str, str]] = {}
         self._waiting: dict[JobPath, asyncio.Future[JobResult]] = {}
@@ -95,12 +96,22 @@ class Systemd:
             await bus.watch(connection, rule)
         await self._ask(f"{_MANAGER}.Subscribe")
         await self._settle_jobs_that_ended_unseen()
-        units = await self._ask(f"{_MANAGER}.ListUnitsByPatterns", "asas", [[], ["ha*", "*.mount"]])
-        for unit in units[0]:
-            name, active, sub = unit[0], unit[3], unit[4]
-            if self._watched(name):
-                self._told.pop(name, None)
-                self._tell(name, active, sub, await self._result_of(name))
+        for name, (active, sub) in (await self._states()).items():
+            self._told.pop(name, None)
+            self._tell(name, active, sub, self._results.get(name, ""))
+
+    async def _states(self) -> dict[str, tuple[str, str]]:
+        """Where the watched units stand. Asked again when a change was announced meanwhile:
+        a signal is handled when it arrives, an answer resumes us later and may be older."""
+        patterns = [[], ["ha*", "*.mount"]]
+        while True:
+            before = self._announcements
+            (listed,) = await self._ask(f"{_MANAGER}.ListUnitsByPatterns", "asas", patterns)
+            states = {unit[0]: (unit[3], unit[4]) for unit in listed if self._watched(unit[0])}
+            for name in states:
+                await self._result_of(name)
+            if before == self._announcements:
+                return states
 
     async def start(self, unit: str, mode: str = "replace") -> JobPath:
         """Queue a start; returns when the job is queued. Raises SystemdError."""
@@ -168,6 +179,7 @@ class Systemd:
         elif message.member == "PropertiesChanged" and message.path:
             unit = names.unit_of_bus_path(message.path)
             if unit is not None and self._watched(unit):
+                self._announcements += 1
                 self._unit_changed(unit, message.body[0], message.body[1])
 
     def _unit_changed(self, unit: str, interface: str, changed: dict[str, Variant]) -> None:

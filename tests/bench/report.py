@@ -81,6 +81,9 @@ compared byte by byte between them.
   twice of both, and a network with a latency that loopback does not have.
 - Runs are short, and a machine does other things too: compare within the table, look at the
   spread, and do not compare with a table of another day.
+- The bare pair without fsync can swing several times between runs, and so can one writer on
+  the mount; the cause is not established. Where their spreads overlap, the ratio of the two
+  says nothing, and a ratio above 1 does not mean that haoperator beats the limit.
 - Raw ext4 without fsync measures memory. It promises nothing when the power fails; the
   mount's write is at least in the memory of two machines.
 """

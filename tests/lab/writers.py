@@ -19,6 +19,7 @@ from .cluster import DATA
 from .command import LabError, clean_environment
 from .lab import Lab
 from .node import Node
+from .waiting import until
 
 PROGRAM = """
 import ctypes, os, sys, time
@@ -132,6 +133,11 @@ def watching(lab: Lab, directory: Path) -> Iterator[Writers]:
     try:
         for node in lab.nodes.values():
             writers.watch(node)
+        until(
+            lambda: {a.node for a in writers.attempts()} == set(lab.nodes),
+            "a first answer to the writer of each node",
+            within=20,
+        )
         yield writers
     finally:
         writers.close()
