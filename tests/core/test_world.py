@@ -85,11 +85,10 @@ def moves_of(world: World, chance: random.Random) -> list[Callable[[Node], bool]
 
 
 @pytest.mark.parametrize("block", range(8))
-@pytest.mark.parametrize("witness", [True])
-def test_random_faults_never_make_two_writers_nor_lose_a_write(block: int, witness: bool) -> None:
+def test_random_faults_never_make_two_writers_nor_lose_a_write(block: int) -> None:
     for seed in range(block * WALKS, (block + 1) * WALKS):
         chance = random.Random(seed)
-        world = started_pair(World(witness, chance.choice((None, *NAMES))))
+        world = started_pair(World(preferred=chance.choice((None, *NAMES))))
         moves = moves_of(world, chance)
         try:
             for _ in range(MOVES):

@@ -63,8 +63,7 @@ class Node:
 class World:
     """Both nodes, the paths between them, and what clients were told."""
 
-    def __init__(self, witness: bool = True, preferred: str | None = None) -> None:
-        self.has_witness = witness
+    def __init__(self, preferred: str | None = None) -> None:
         self.preferred = preferred
         self.now = 0.0
         self.nodes = {name: Node(name) for name in NAMES}
@@ -73,7 +72,6 @@ class World:
         self.acknowledged: frozenset[int] = frozenset()
         self.next_write = 1
         self.story: list[str] = []
-        self.forced = False
 
     # -- helpers
 
@@ -180,9 +178,8 @@ class World:
         return True
 
     def _tell_witness(self, node: Node) -> None:
-        if self.has_witness:
-            answer = on.Witness.REACHABLE if node.witness else on.Witness.UNREACHABLE
-            self.tell(node, on.WitnessChanged(answer))
+        answer = on.Witness.REACHABLE if node.witness else on.Witness.UNREACHABLE
+        self.tell(node, on.WitnessChanged(answer))
 
     def pass_time(self, node: Node) -> bool:
         self._advance(1)
@@ -397,11 +394,10 @@ class World:
     def check(self) -> None:
         """Raises AssertionError with the story if an invariant is broken."""
         writers = [n for n in self.nodes.values() if n.acknowledges]
-        if not self.forced:
-            assert len(writers) < 2, self.tell_story("two writers")
-            for node in writers:
-                lost = self.acknowledged - node.writes
-                assert not lost, self.tell_story(f"{node.name} serves without {sorted(lost)}")
+        assert len(writers) < 2, self.tell_story("two writers")
+        for node in writers:
+            lost = self.acknowledged - node.writes
+            assert not lost, self.tell_story(f"{node.name} serves without {sorted(lost)}")
 
     def tell_story(self, claim: str) -> str:
         lines = [
