@@ -46,6 +46,7 @@ class HotPath:
         fuse_fd: int,
         unique: int,
         answer: bytes,
+        epoch: int = 0,
         /,
     ) -> int: ...
     def submit_fsync(

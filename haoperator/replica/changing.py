@@ -26,7 +26,7 @@ from haoperator.replica.outgoing import Phase
 
 if TYPE_CHECKING:
     from haoperator.replica.directory import Directory
-    from haoperator.replica.nodes import Node
+    from haoperator.replica.nodes import Node, NodeTable
 
 Change = tuple[int, wire.Frame | None, bytes]
 """Node id (0: none), frame, answer."""
@@ -230,11 +230,10 @@ def tmpfile(directory: Directory, header: abi.Header, body: bytes) -> Change:
         os.O_TMPFILE | os.O_RDWR | os.O_NOATIME | os.O_CLOEXEC,
         stat.S_IMODE(mode),
     )
-    node, st = nodes.adopt(os.open(f"/proc/self/fd/{fd}", os.O_PATH | os.O_CLOEXEC))
+    node, st = nodes.adopt_nameless(os.open(f"/proc/self/fd/{fd}", os.O_PATH | os.O_CLOEXEC))
     _own(node.magic, st, os.fstat(parent.fd), header)
     st = os.fstat(node.fd)
     directory.hot.set_fd(node.id, fd)
-    node.nameless = True
     node.lookups += 1
     node.opens += 1
     directory.outgoing.bound(node)
@@ -350,17 +349,18 @@ def _renamed(
     with contextlib.suppress(FileNotFoundError):
         replaced_st = os.stat(new, dir_fd=new_parent.fd, follow_symlinks=False)
         replaced = nodes.find(replaced_st)
-    _hotpath.renameat2(old_parent.fd, old, new_parent.fd, new, flags)
-    same = moved is not None and moved is replaced  # two names of one inode: nothing happened
-    if not same:
-        if moved is not None:
-            nodes.remove_name(moved, old_parent, old)
-        if replaced is not None:
-            nodes.remove_name(replaced, new_parent, new)
-            if flags & RENAME_EXCHANGE:
-                nodes.add_name(replaced, old_parent, old)
-        if moved is not None:
-            nodes.add_name(moved, new_parent, new)
+        if os.path.samestat(moved_st, replaced_st) and not flags & RENAME_NOREPLACE:
+            return 0, None, b""  # two names of one inode: rename(2) does nothing
+    with _announced(nodes, moved, new_parent, new):
+        _hotpath.renameat2(old_parent.fd, old, new_parent.fd, new, flags)
+    if moved is not None:
+        nodes.remove_name(moved, old_parent, old)
+    if replaced is not None:
+        nodes.remove_name(replaced, new_parent, new)
+        if flags & RENAME_EXCHANGE:
+            nodes.add_name(replaced, old_parent, old)
+    if moved is not None:
+        nodes.add_name(moved, new_parent, new)
     directory.outgoing.moved(directory, new_parent, new)
     if flags & RENAME_EXCHANGE:
         directory.outgoing.moved(directory, old_parent, old)
@@ -368,6 +368,19 @@ def _renamed(
         old_path, new_path, flags, _parent_mtime(old_parent), _parent_mtime(new_parent)
     )
     return 0, frame, b""
+
+
+@contextlib.contextmanager
+def _announced(nodes: NodeTable, moved: Node | None, parent: Node, name: bytes) -> Iterator[None]:
+    """Write the new name down before it is true: a restart finds one of the two."""
+    if moved is not None:
+        nodes.will_be_named(moved, parent, name)
+    try:
+        yield
+    except OSError:
+        if moved is not None:
+            nodes.will_not_be_named(moved, parent, name)
+        raise
 
 
 def link(directory: Directory, header: abi.Header, body: bytes) -> Change:

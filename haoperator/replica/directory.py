@@ -4,18 +4,24 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import os
 import stat
 import threading
 from collections.abc import Callable
 
+from haoperator.core.status import Role
 from haoperator.replica import _hotpath, abi, changing, reading
-from haoperator.replica.nodelog import NodeLog
+from haoperator.replica.nodelog import LoggedName, NodeLog
 from haoperator.replica.nodes import Node, NodeIds, NodeTable
 from haoperator.replica.outgoing import Outgoing, Phase
 
 THREADS = 8
+MOST_NODES = 32_768
+"""Each costs a descriptor and some 700 bytes; what is let go of costs a LOOKUP later."""
+SHORT_LOG = 1024 * 1024
+"""Bytes of a node log that are always fine."""
 CACHE_SECONDS = 3600
 """How long the kernel may keep names and attributes on the primary: nobody else changes them."""
 
@@ -48,19 +54,19 @@ class Directory:
         self.outgoing = outgoing
         self.hot = outgoing.hot
         self.log = node_log
+        self._ids = ids
         self.namespace = threading.Lock()
         self.nodes = NodeTable(root_fd, ids, node_log, self._dropped)
         self.primary = False
         self.accepts_writers = False
-        self.mounted = True
-        self.on_unmount: Callable[[Directory], None] = lambda _: None
         self.listings = reading.Listings()
         self._lingering: list[Node] = []
         self._alive = THREADS
         self._alive_lock = threading.Lock()
 
-    def start(self) -> None:
-        """Serve from now on. The threads end when the directory is unmounted."""
+    def start(self, unmounted: Callable[[Directory], None]) -> None:
+        """Serve from now on, until the directory is unmounted: the last thread tells it."""
+        self._unmounted = unmounted
         for number in range(THREADS):
             threading.Thread(target=self._serve, name=f"{self.name}/{number}", daemon=True).start()
 
@@ -107,11 +113,15 @@ class Directory:
         """Ask for the requests that a former process read and did not answer (Linux 6.9)."""
         self.notify(abi.NOTIFY_RESEND, b"")
 
-    def become_standby(self) -> None:
-        """From here on contents change below the kernel."""
-        self.primary = self.accepts_writers = False
+    def become(self, role: Role) -> None:
+        """Answer as a node of this role from now on."""
         with self.namespace:
-            self._lingering = [node for node in self.nodes if node.opens and node.regular]
+            if role is Role.PRIMARY:
+                self.nodes.revalidate()
+            elif role is Role.SECONDARY:
+                self._lingering = [node for node in self.nodes if node.opens and node.regular]
+            self.primary = role is Role.PRIMARY
+            self.accepts_writers = role is not Role.SECONDARY
 
     def refresh_lingering(self) -> None:
         """Drop the page cache of files that were opened when this node was primary.
@@ -123,16 +133,42 @@ class Directory:
         for node in self._lingering:
             self.notify(abi.NOTIFY_INVAL_INODE, abi.INVAL_INODE.pack(node.id, 0, 0))
 
+    def forget_surplus(self) -> None:
+        """Keep descriptors and memory bounded: files that are not open are let go of."""
+        surplus = len(self.nodes) - MOST_NODES
+        if surplus <= 0:
+            return
+        with self.namespace:
+            idle = (node for node in self.nodes if node.regular and not node.opens)
+            names = [name for node in itertools.islice(idle, surplus) for name in node.names]
+        for parent, name in names:
+            self._forget_name(parent, name)
+
+    def compact_log(self) -> None:
+        """Write the node log anew once it is long and most of it is history."""
+        if self.log.size < SHORT_LOG + 400 * len(self.nodes):
+            return
+        with self.namespace:
+            self.log.rewrite(
+                self._ids.last,
+                [
+                    (node.id, LoggedName(*name, node.key[1]))
+                    for node in self.nodes
+                    for name in node.names
+                ],
+            )
+
+    def _forget_name(self, parent: int, name: bytes) -> None:
+        body = abi.INVAL_ENTRY.pack(parent, len(name), 0) + name + b"\0"
+        self.notify(abi.NOTIFY_INVAL_ENTRY, body)
+
     def forget_caches(self) -> None:
         """Make the kernel ask again for everything that it knows of this directory."""
         with self.namespace:
             known = [(node.id, node.names) for node in self.nodes]
         for node, names in known:
             for parent, name in names:
-                self.notify(
-                    abi.NOTIFY_INVAL_ENTRY,
-                    abi.INVAL_ENTRY.pack(parent, len(name), 0) + name + b"\0",
-                )
+                self._forget_name(parent, name)
             self.notify(abi.NOTIFY_INVAL_INODE, abi.INVAL_INODE.pack(node, 0, 0))
 
     def dispatch(self, request: bytes) -> None:
@@ -204,8 +240,7 @@ class Directory:
             self._alive -= 1
             last = self._alive == 0
         if last:
-            self.mounted = False
-            self.on_unmount(self)
+            self._unmounted(self)
 
     def close(self) -> None:
         """After the unmount: give back what the directory held."""
@@ -220,33 +255,34 @@ class Directory:
         os.close(self.fuse_fd)
         os.close(self.root_fd)
 
-    def restore(self) -> bool:
-        """Take up the nodes of a former process on the same mount. False: nothing to take up."""
-        names = self.log.replay()
-        if names is None:
-            return False
-        for node in names.nodes:
-            self._restore(node, names.nodes, set())
-        return True
+    def restore(self) -> None:
+        """Take up the nodes of a former process on the same mount, as far as names lead."""
+        former = self.log.replay()
+        if former is not None:
+            for node in former.nodes:
+                self._restore(node, former.nodes, set())
 
     def _restore(
-        self, node_id: int, names: dict[int, list[tuple[int, bytes]]], asked: set[int]
+        self, node_id: int, logged: dict[int, list[LoggedName]], asked: set[int]
     ) -> Node | None:
         known = self.nodes.known(node_id)
         if known is not None or node_id in asked:
             return known
         asked.add(node_id)
-        for parent_id, name in names.get(node_id, ()):
-            parent = self._restore(parent_id, names, asked)
+        for parent_id, name, inode in logged.get(node_id, ()):
+            parent = self._restore(parent_id, logged, asked)
             if parent is None or not stat.S_ISDIR(parent.kind):
                 continue
             try:
                 fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent.fd)
             except OSError:
                 continue
+            if os.fstat(fd).st_ino != inode:
+                os.close(fd)
+                continue
             node, _ = self.nodes.adopt(fd, node_id)
             if node.id == node_id:
-                node.lookups = max(node.lookups, 1)
+                node.lookups = 1  # how many the kernel holds is not known: one FORGET ends it
                 self.nodes.add_name(node, parent, name)
                 known = node
         return known

@@ -193,7 +193,7 @@ static enum outcome do_write(HotPath *hot, int fuse_fd, int directory,
 	struct fuse_write_out out = { .size = (uint32_t)written };
 	bool local_only = slot->bound == BOUND_NEVER;
 	if (!error && !local_only)
-		stream_submit(&hot->stream, &frame.head, sizeof(frame), data, (size_t)written,
+		stream_submit(&hot->stream, 0, &frame.head, sizeof(frame), data, (size_t)written,
 			      fuse_fd, head->unique, &out, sizeof(out));
 	pthread_mutex_unlock(&stripe->lock);
 	if (error)
@@ -564,11 +564,11 @@ static PyObject *hot_detach(HotPath *hot, PyObject *unused)
 static PyObject *hot_submit(HotPath *hot, PyObject *args)
 {
 	int type, directory, fuse_fd;
-	unsigned long long node, unique;
+	unsigned long long node, unique, epoch = 0;
 	Py_buffer payload, answer;
 
-	if (!PyArg_ParseTuple(args, "iiKy*iKy*", &type, &directory, &node, &payload, &fuse_fd,
-			      &unique, &answer))
+	if (!PyArg_ParseTuple(args, "iiKy*iKy*|K", &type, &directory, &node, &payload, &fuse_fd,
+			      &unique, &answer, &epoch))
 		return NULL;
 	uint64_t seq = 0;
 	bool fits = (size_t)payload.len <= MAX_FRAME - sizeof(struct frame);
@@ -578,7 +578,7 @@ static PyObject *hot_submit(HotPath *hot, PyObject *args)
 				      .node = node };
 
 		Py_BEGIN_ALLOW_THREADS;
-		seq = stream_submit(&hot->stream, &head, sizeof(head), payload.buf,
+		seq = stream_submit(&hot->stream, epoch, &head, sizeof(head), payload.buf,
 				    (size_t)payload.len, fuse_fd, unique, answer.buf,
 				    (size_t)answer.len);
 		Py_END_ALLOW_THREADS;

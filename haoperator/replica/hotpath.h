@@ -111,9 +111,9 @@ void bytes_give_back(struct bytes_out *b);
 bool send_all(int sock, const char *data, size_t length);
 int stream_init(struct stream *s);
 void stream_destroy(struct stream *s);
-uint64_t stream_submit(struct stream *s, struct frame *head, size_t head_length, const void *data,
-		       size_t data_length, int fuse_fd, uint64_t unique, const void *answer,
-		       size_t answer_length);
+uint64_t stream_submit(struct stream *s, uint64_t epoch, struct frame *head, size_t head_length,
+		       const void *data, size_t data_length, int fuse_fd, uint64_t unique,
+		       const void *answer, size_t answer_length);
 uint64_t stream_submit_fsync(struct stream *s, struct frame *head, const void *data,
 			     size_t data_length, struct fsync_pending *entry);
 void stream_post(struct stream *s, struct frame *head);

@@ -36,6 +36,7 @@ PASSED_OVER = (
     errno.EMLINK,
     errno.EBADF,
 )
+ABOUT_THE_STREAM = (Type.SYNCFS, Type.HANDOVER, Type.DONE)
 DATA_FLAGS = os.O_RDWR | os.O_NOATIME | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
@@ -89,13 +90,18 @@ class Incoming:
     def apply(self, received: wire.Received) -> None:
         """Apply one frame. Raises Rubbish, or OSError where this copy stays behind."""
         type_number, directory, seq, node, payload = received
-        if directory >= len(self._roots):
-            raise Rubbish(f"directory {directory} was not agreed on")
         frame = wire.from_primary(type_number, payload)
+        if type_number in ABOUT_THE_STREAM:
+            root = -1
+        elif directory < len(self._roots):
+            root = self._roots[directory]
+        else:
+            raise Rubbish(f"directory {directory} was not agreed on")
         try:
-            self._handlers[type_number](self._roots[directory], seq, node, frame)
+            self._handlers[type_number](root, seq, node, frame)
         except OSError as err:
-            if not (self._tolerant and err.errno in PASSED_OVER):
+            passed_over = self._tolerant and type_number != Type.LISTING
+            if not (passed_over and err.errno in PASSED_OVER):
                 raise OSError(err.errno, f"{type(frame).__name__}: {err.strerror}") from err
             if type_number == Type.FSYNC:  # somebody waits for this one
                 self._applier.post(Type.SYNCED, seq, 0, b"")

@@ -11,7 +11,8 @@ from dbus_next.constants import PropertyAccess
 from dbus_next.errors import DBusError
 from dbus_next.service import ServiceInterface, dbus_property, method
 
-from haoperator.replica.engine import Engine, Refused
+from haoperator.replica.engine import Engine
+from haoperator.replica.standing import Refused
 
 BUS_NAME = "org.haoperator1.Replicator"
 OBJECT_PATH = "/org/haoperator1/replicator"

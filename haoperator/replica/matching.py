@@ -3,12 +3,14 @@
 
 Names that are not in the listing go, with all below them; what is of another kind is
 made anew; names of one inode on the primary become names of one inode here. Contents
-and metadata follow in frames of their own.
+and metadata follow in frames of their own. A listing that cannot be applied is an error
+even in a mixture: the walk lists only what this side has.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 
@@ -52,9 +54,9 @@ class Matcher:
                 for name in map(os.fsencode, os.listdir(directory)):
                     if name not in self._seen:
                         remove_tree(directory, name)
-                _hotpath.set_times(directory, None, listing.mtime_ns)
                 self._seen.clear()
                 self._listed = None
+            _hotpath.set_times(directory, None, listing.mtime_ns)
         finally:
             os.close(directory)
 
@@ -92,6 +94,8 @@ class Matcher:
         first = self._groups.get(entry.group)
         if first is None:
             return False
+        if os.fstat(first).st_nlink == 0:
+            raise OSError(errno.ESTALE, "a group of names lost its file: the walk must begin again")
         os.link(f"/proc/self/fd/{first}", entry.name, dst_dir_fd=directory, follow_symlinks=True)
         return True
 

@@ -3,76 +3,117 @@
 
 The kernel goes on using the node ids that it was told. The file lies in /run: it has to
 survive the process, not the machine. Records are appended by write(2), before the
-kernel hears of the node, and replayed at the start; nothing in it is trusted further
-than the names lead.
+kernel hears of the node, and replayed at the start. A name counts only if it leads to the
+inode that it led to; a rename is written down before it happens and taken back after, so
+that one of the two names is right whenever the process dies.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-_HEAD = struct.Struct("<8sII")
-_MAGIC = b"HANODES1"
-_RECORD = struct.Struct("<BQQH")
-_NAMED, _UNNAMED, _DROPPED = 1, 2, 3
-_SLACK = 20_000
-"""Records beyond twice the live ones before the file is written anew at a start."""
+_HEAD = struct.Struct("<8sIIQ")
+"""Magic, what INIT agreed on, nothing, an id below which all may have been given out."""
+_MAGIC = b"HANODES2"
+_RECORD = struct.Struct("<BQQQH")
+"""Kind, node id, parent id, inode, length of the name that follows."""
+_NAMED, _UNNAMED, _DROPPED, _GIVEN = 1, 2, 3, 4
+
+
+class LoggedName(NamedTuple):
+    parent: int
+    name: bytes
+    inode: int
 
 
 class Names(NamedTuple):
-    """What a former process knew: node id → names as (parent id, name), in the order learned."""
+    """What a former process knew."""
 
     minor: int
-    nodes: dict[int, list[tuple[int, bytes]]]
+    nodes: dict[int, list[LoggedName]]
+    """Node id → its names, in the order learned."""
+    last: int
+    """The highest node id that was ever given out, dropped ones included."""
 
 
 class NodeLog:
-    """Append-only file of one directory."""
+    """Append-only file of one directory, written anew when most of it is history."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._written = os.fstat(self._fd).st_size
+        self._fd = self._open(path)
+        self._size = os.fstat(self._fd).st_size
+        self._minor = 0
 
-    def begin(self, minor: int) -> None:
+    @staticmethod
+    def _open(path: Path) -> int:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self._size
+
+    def begin(self, minor: int, last: int = 0) -> None:
         """A new mount: nothing of a former one holds. `minor` was agreed on by INIT."""
         os.ftruncate(self._fd, 0)
-        self._write(_HEAD.pack(_MAGIC, minor, 0))
+        self._size = 0
+        self._minor = minor
+        self._write(_HEAD.pack(_MAGIC, minor, 0, last))
+
+    def rewrite(self, last: int, names: Iterable[tuple[int, LoggedName]]) -> None:
+        """Replace all of it by what holds now: whole, or not at all."""
+        temporary = self._path.with_name(self._path.name + ".new")
+        temporary.unlink(missing_ok=True)
+        head = _HEAD.pack(_MAGIC, self._minor, 0, last)
+        data = head + b"".join(_record(_NAMED, node, *logged) for node, logged in names)
+        fd = self._open(temporary)
+        os.write(fd, data)
+        os.replace(temporary, self._path)
+        os.close(self._fd)
+        self._fd, self._size = fd, len(data)
 
     def replay(self) -> Names | None:
         """What the former process wrote; None where there is nothing to go on with."""
         data = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
         if len(data) < _HEAD.size:
             return None
-        magic, minor, _ = _HEAD.unpack_from(data)
+        magic, minor, _, last = _HEAD.unpack_from(data)
         if magic != _MAGIC:
             return None
-        nodes: dict[int, list[tuple[int, bytes]]] = {}
-        count = 0
-        for kind, node, parent, name in _records(data, _HEAD.size):
-            count += 1
-            if kind == _NAMED:
-                nodes.setdefault(node, []).append((parent, name))
-            elif kind == _UNNAMED and (parent, name) in nodes.get(node, ()):
-                nodes[node].remove((parent, name))
+        self._minor = minor
+        nodes: dict[int, list[LoggedName]] = {}
+        end = _HEAD.size
+        for after, kind, node, logged in _records(data, _HEAD.size):
+            end = after
+            last = max(last, node)
+            names = nodes.get(node, [])
+            if kind == _NAMED and logged not in names:
+                nodes.setdefault(node, names).append(logged)
+            elif kind == _UNNAMED and logged in names:
+                names.remove(logged)
             elif kind == _DROPPED:
                 nodes.pop(node, None)
-        if count > 2 * len(nodes) + _SLACK:
-            self._compact(minor, nodes)
-        return Names(minor, nodes)
+        os.ftruncate(self._fd, end)  # half a record, if the process died writing it
+        self._size = end
+        return Names(minor, nodes, last)
 
-    def named(self, node: int, parent: int, name: bytes) -> None:
-        self._write(_RECORD.pack(_NAMED, node, parent, len(name)) + name)
+    def named(self, node: int, parent: int, name: bytes, inode: int) -> None:
+        self._write(_record(_NAMED, node, parent, name, inode))
 
-    def unnamed(self, node: int, parent: int, name: bytes) -> None:
-        self._write(_RECORD.pack(_UNNAMED, node, parent, len(name)) + name)
+    def unnamed(self, node: int, parent: int, name: bytes, inode: int) -> None:
+        self._write(_record(_UNNAMED, node, parent, name, inode))
 
     def dropped(self, node: int) -> None:
-        self._write(_RECORD.pack(_DROPPED, node, 0, 0))
+        self._write(_record(_DROPPED, node))
+
+    def given(self, node: int) -> None:
+        """The id of something without a name: not to be given out again."""
+        self._write(_record(_GIVEN, node))
 
     def close(self, *, remove: bool) -> None:
         os.close(self._fd)
@@ -81,31 +122,18 @@ class NodeLog:
 
     def _write(self, record: bytes) -> None:
         os.write(self._fd, record)
-
-    def _compact(self, minor: int, nodes: dict[int, list[tuple[int, bytes]]]) -> None:
-        last = last_id(self._path)
-        self.begin(minor)
-        self.dropped(last)
-        for node, names in nodes.items():
-            for parent, name in names:
-                self.named(node, parent, name)
+        self._size += len(record)
 
 
-def last_id(path: Path) -> int:
-    """The highest node id that a former process gave out by this file; 0 if there is none.
-
-    The kernel and the peer may still use any id up to it, so that the next one is above.
-    """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return 0
-    return max((node for _, node, _, _ in _records(data, _HEAD.size)), default=0)
+def _record(kind: int, node: int, parent: int = 0, name: bytes = b"", inode: int = 0) -> bytes:
+    return _RECORD.pack(kind, node, parent, inode, len(name)) + name
 
 
-def _records(data: bytes, at: int) -> Iterator[tuple[int, int, int, bytes]]:
+def _records(data: bytes, at: int) -> Iterator[tuple[int, int, int, LoggedName]]:
+    """(end of the record, kind, node, name) for each whole one."""
     while at + _RECORD.size <= len(data):
-        kind, node, parent, length = _RECORD.unpack_from(data, at)
-        at += _RECORD.size
-        yield kind, node, parent, data[at : at + length]
-        at += length
+        kind, node, parent, inode, length = _RECORD.unpack_from(data, at)
+        at += _RECORD.size + length
+        if at > len(data):
+            return
+        yield at, kind, node, LoggedName(parent, data[at - length : at], inode)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -29,14 +30,22 @@ class NodeIds:
 
     def __init__(self) -> None:
         self._last = ROOT_ID
+        self._lock = threading.Lock()
 
     def next(self) -> int:
-        self._last += 1
+        with self._lock:
+            self._last += 1
+            return self._last
+
+    @property
+    def last(self) -> int:
+        """The highest that was given out."""
         return self._last
 
     def used(self, node: int) -> None:
         """`node` was given out by a former process."""
-        self._last = max(self._last, node)
+        with self._lock:
+            self._last = max(self._last, node)
 
 
 class Node:
@@ -86,9 +95,10 @@ class Node:
 class NodeLog(Protocol):
     """Where the table is written down for the next process (nodelog.NodeLog)."""
 
-    def named(self, node: int, parent: int, name: bytes) -> None: ...
-    def unnamed(self, node: int, parent: int, name: bytes) -> None: ...
+    def named(self, node: int, parent: int, name: bytes, inode: int) -> None: ...
+    def unnamed(self, node: int, parent: int, name: bytes, inode: int) -> None: ...
     def dropped(self, node: int) -> None: ...
+    def given(self, node: int) -> None: ...
 
 
 class NodeTable:
@@ -156,7 +166,22 @@ class NodeTable:
                 self._unname(node, former)
         node.names += (entry,)
         parent.pins += 1
-        self._log.named(node.id, parent.id, name)
+        self._log.named(node.id, parent.id, name, node.key[1])
+
+    def adopt_nameless(self, fd: int) -> tuple[Node, os.stat_result]:
+        """The same for what O_TMPFILE made."""
+        node, st = self.adopt(fd)
+        node.nameless = True
+        self._log.given(node.id)
+        return node, st
+
+    def will_be_named(self, node: Node, parent: Node, name: bytes) -> None:
+        """A rename is about to happen: `add_name` or `will_not_be_named` follows."""
+        self._log.named(node.id, parent.id, name, node.key[1])
+
+    def will_not_be_named(self, node: Node, parent: Node, name: bytes) -> None:
+        if (parent.id, name) not in node.names:
+            self._log.unnamed(node.id, parent.id, name, node.key[1])
 
     def remove_name(self, node: Node, parent: Node, name: bytes) -> None:
         entry = (parent.id, name)
@@ -165,11 +190,16 @@ class NodeTable:
 
     def _unname(self, node: Node, entry: Name) -> None:
         node.names = tuple(other for other in node.names if other != entry)
-        self._log.unnamed(node.id, *entry)
+        self._log.unnamed(node.id, *entry, node.key[1])
         parent = self._by_id.get(entry[0])
         if parent is not None:
             parent.pins -= 1
             self.drop_if_unused(parent)
+
+    def prefer_name(self, node: Node, parent: Node, name: bytes) -> None:
+        """Let paths go by this one of the node's names."""
+        entry = (parent.id, name)
+        node.names = (entry, *(other for other in node.names if other != entry))
 
     def path(self, node: Node) -> bytes | None:
         """A path from the root, None where no name is known."""

@@ -61,12 +61,15 @@ class Outgoing:
         self.hot.detach()
         self.phase = Phase.DETACHED
 
-    def submit(self, directory: int, node: int, frame: wire.Frame) -> int:
-        """Append a frame that nobody waits for. Returns its seq, 0 without a stream."""
+    def submit(self, directory: int, node: int, frame: wire.Frame, epoch: int = 0) -> int:
+        """Append a frame that nobody waits for. Returns its seq, 0 without a stream.
+
+        `epoch`: the stream that it is meant for, where another may stand meanwhile.
+        """
         if not self.attached:
             return 0
         return self.hot.submit(
-            wire.type_of(frame), directory, node, wire.payload_of(frame), -1, 0, b""
+            wire.type_of(frame), directory, node, wire.payload_of(frame), -1, 0, b"", epoch
         )
 
     def bind(self, directory: Directory, node: Node, *, again: bool = False) -> bool:

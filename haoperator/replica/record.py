@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
@@ -21,6 +20,7 @@ class RecordStore:
 
     def __init__(self, path: Path = PATH) -> None:
         self._path = path
+        path.with_name(path.name + ".new").unlink(missing_ok=True)  # of an interrupted `put`
         try:
             self._record = DataRecord.from_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -49,8 +49,3 @@ class RecordStore:
         finally:
             os.close(directory)
         self._record = record
-
-    def forget_temporary(self) -> None:
-        """Remove what an interrupted `put` left behind."""
-        with contextlib.suppress(FileNotFoundError):
-            self._path.with_name(self._path.name + ".new").unlink()

@@ -6,8 +6,11 @@ differs: for each directory its listing, for each file the blocks whose hashes d
 last its metadata. It may use the peer's hashes however old they are: bytes that nobody
 touched since then are equal by hash, and bytes that somebody touched were forwarded.
 
-A node is marked as walked once the peer has it. What moves before that is put on the
-list again at its new place; what moves after that moves at the peer just the same.
+A node is marked as walked once the peer has it, a directory once the peer has its names.
+The peer's copy of a walked directory has exactly our names from there on, because the
+frames that follow change it just as ours. What is not walked and gets into a walked
+directory is put on the list; what gets into another one is found with that one's listing.
+A directory is only ever visited from a walked one, so that the peer has it.
 """
 
 from __future__ import annotations
@@ -20,13 +23,13 @@ import stat
 import struct
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from haoperator.replica import wire
 from haoperator.replica.abi import Valid
 from haoperator.replica.directory import Directory
 from haoperator.replica.hashing import BLOCK, HASH_BYTES, MOST_BLOCKS, block_hash, hash_blocks
-from haoperator.replica.nodes import Node
+from haoperator.replica.nodes import Name, Node
 from haoperator.replica.outgoing import Outgoing
 
 _SYNCDATA = struct.Struct("<QqII")
@@ -56,12 +59,26 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A name to visit. `parent` is pinned. `listed`: the peer was told of it."""
+    """A name to visit. `parent` is pinned."""
 
     directory: Directory
     parent: Node
     name: bytes
-    listed: bool
+    listed: int = 0
+    """The inode that the peer was told of by this name, 0: none."""
+
+
+@dataclass(slots=True)
+class Group:
+    """An inode that has, or had, several names."""
+
+    directory: Directory
+    node: Node
+    id: int
+    told: set[Name] = field(default_factory=set)
+    """Names that the peer was told of as being of this group."""
+    whole: bool = False
+    """The peer has its content and metadata: another name is only linked."""
 
 
 class Resync:
@@ -74,11 +91,15 @@ class Resync:
         self._directories = list(directories)
         self.progress = {directory.name: Progress() for directory in self._directories}
         self._work: collections.deque[Work] = collections.deque()
-        self._pinned: list[tuple[Directory, Node]] = []
+        self._groups: dict[int, Group] = {}
+        """By node id; the nodes are pinned."""
+        self._last_group = 0
         self._in_flight: collections.deque[int] = collections.deque()
         self._answers: dict[int, bytes] = {}
         self._answered = threading.Condition()
         self._cancelled = False
+        self._begun = False
+        outgoing.moved = self.moved
 
     # Called by other threads.
 
@@ -102,7 +123,7 @@ class Resync:
             one_name = stat.S_ISDIR(st.st_mode) or st.st_nlink == 1
             if node is not None and node.walked == self._epoch and one_name:
                 return
-            self._add(Work(directory, parent, name, listed=False))
+            self._add(Work(directory, parent, name))
 
     @property
     def done(self) -> bool:
@@ -113,13 +134,14 @@ class Resync:
 
     def run(self) -> None:
         """Walk until nothing is left. May be called again when `moved` brought more."""
-        if self._outgoing.moved != self.moved:
-            self._outgoing.moved = self.moved
+        if not self._begun:
+            self._begun = True
             for directory in self._directories:
                 self._estimate(directory)
             for directory in self._directories:
                 self._walk_nameless(directory)
-                self._walk(directory, directory.nodes.root)
+                with directory.namespace:
+                    self._list(directory, directory.nodes.root, b"")
         while self._work:
             self._check()
             self._visit(self._work.pop())
@@ -127,15 +149,16 @@ class Resync:
 
     def finish(self) -> None:
         """Give back what the walk held. Harmless to repeat."""
-        self._outgoing.moved = lambda *_: None
+        if self._outgoing.moved == self.moved:
+            self._outgoing.moved = lambda *_: None
         while self._work:
             work = self._work.pop()
             with work.directory.namespace:
                 work.directory.nodes.unpin(work.parent)
-        for directory, node in self._pinned:
-            with directory.namespace:
-                directory.nodes.unpin(node)
-        self._pinned.clear()
+        for group in self._groups.values():
+            with group.directory.namespace:
+                group.directory.nodes.unpin(group.node)
+        self._groups.clear()
 
     def _check(self) -> None:
         if self._cancelled:
@@ -146,7 +169,9 @@ class Resync:
         self._work.append(work)
 
     def _submit(self, directory: Directory, node: int, frame: wire.Frame) -> int:
-        seq = self._outgoing.submit(directory.index, node, frame)
+        seq = self._outgoing.submit(directory.index, node, frame, self._epoch)
+        if not seq:
+            raise Interrupted  # another stream, or none
         self._in_flight.append(seq)
         return seq
 
@@ -174,85 +199,111 @@ class Resync:
         add_up(os.fsencode(directory.nodes.root.magic))
 
     def _visit(self, work: Work) -> None:
-        directory, nodes = work.directory, work.directory.nodes
-        with directory.namespace:
-            try:
-                node, st = nodes.look(work.parent, work.name)
-                if not work.listed:
-                    self._list_one(work, node, st)
-            except OSError:  # gone, and the peer was told
-                nodes.unpin(work.parent)
-                return
-            node.pins += 1
-            nodes.unpin(work.parent)
-        try:
-            if stat.S_ISDIR(st.st_mode):
-                self._walk(directory, node)
-            elif not node.regular:
-                with directory.namespace:
-                    self._send_meta(directory, node)
-            elif st.st_nlink == 1 or node.walked != self._epoch or not work.listed:
-                self._copy(directory, node)
-        finally:
+        """What is decided about one name is decided in one piece, under the mutex."""
+        directory = work.directory
+        copy = None
+        with self._pins(directory) as pins:
             with directory.namespace:
-                nodes.unpin(node)
+                pins.append(work.parent)  # pinned since it was put on the list
+                node = self._look(work)
+                if node is None:
+                    return
+                node.pins += 1
+                pins.append(node)
+                path = directory.nodes.child_path(work.parent, work.name)
+                if stat.S_ISDIR(node.kind):
+                    self._list(directory, node, path)
+                elif not node.regular:
+                    self._send_meta(node, directory, path)
+                elif node.id not in self._groups or not self._groups[node.id].whole:
+                    self._prepare_copy(work, node)
+                    copy = node, self._groups.get(node.id)
+            if copy is not None:
+                self._copy(directory, *copy)
         self._settle()
 
-    def _list_one(self, work: Work, node: Node, st: os.stat_result) -> None:
+    def _look(self, work: Work) -> Node | None:
+        """What has the name now, made known to the peer. None: there is nothing to do."""
+        if work.parent.walked != self._epoch:
+            return None  # the peer may lack it: all in it is visited with its listing
+        try:
+            node, st = work.directory.nodes.look(work.parent, work.name)
+            if st.st_ino != work.listed:
+                self._list_one(work, st)
+        except OSError:  # gone, and the peer was told
+            return None
+        return node
+
+    @contextlib.contextmanager
+    def _pins(self, directory: Directory) -> Iterator[list[Node]]:
+        pins: list[Node] = []
+        try:
+            yield pins
+        finally:
+            with directory.namespace:
+                for node in pins:
+                    directory.nodes.unpin(node)
+
+    def _list_one(self, work: Work, st: os.stat_result) -> None:
         """Tell the peer of one name without ending a listing: nothing is removed."""
         path = work.directory.nodes.path(work.parent)
         if path is None:
             raise FileNotFoundError
         entry = self._entry(work.directory, work.parent, work.name, st)
-        listing = wire.Listing(path, 0, 0, 0, wire.pack(wire.ENTRY, entry))
+        mtime_ns = os.fstat(work.parent.fd).st_mtime_ns
+        listing = wire.Listing(path, 0, 0, mtime_ns, wire.pack(wire.ENTRY, entry))
         self._submit(work.directory, 0, listing)
 
-    def _walk(self, directory: Directory, node: Node) -> None:
-        """One directory: metadata, listing, and what is in it."""
-        names: list[bytes] = []
-        with directory.namespace:
-            path = directory.nodes.path(node)
-            if path is None:
-                return
-            self._send_meta(directory, node)
-            parts = list(self._parts(directory, node, names))
-            mtime_ns = os.fstat(node.fd).st_mtime_ns
-            for number, part in enumerate(parts):
-                last = int(number == len(parts) - 1)
-                self._submit(directory, 0, wire.Listing(path, number, last, mtime_ns, part))
-            node.walked = self._epoch
-            for name in reversed(names):
-                self._add(Work(directory, node, name, listed=True))
-        self._settle()
+    def _list(self, directory: Directory, node: Node, path: bytes) -> None:
+        """One directory: metadata, names, and what is in it goes on the list.
 
-    def _parts(self, directory: Directory, node: Node, names: list[bytes]) -> Iterator[bytes]:
-        entries: list[bytes] = []
+        Under the namespace mutex, all of it: a listing is true at one place of the stream.
+        """
+        self._send_meta(node, directory, path)
+        found: list[tuple[bytes, os.stat_result]] = []
         for name in os.listdir(os.fsencode(node.magic)):
-            try:
-                st = os.stat(name, dir_fd=node.fd, follow_symlinks=False)
-            except OSError:
-                continue
-            names.append(name)
-            entry = self._entry(directory, node, name, st)
-            entries.append(wire.pack(wire.ENTRY, entry))
-            if len(entries) == wire.LISTING_PART:
-                yield b"".join(entries)
-                entries = []
-        yield b"".join(entries)
+            with contextlib.suppress(FileNotFoundError):
+                found.append((name, os.stat(name, dir_fd=node.fd, follow_symlinks=False)))
+        mtime_ns = os.fstat(node.fd).st_mtime_ns
+        for at in range(0, max(len(found), 1), wire.LISTING_PART):
+            part = found[at : at + wire.LISTING_PART]
+            entries = b"".join(
+                wire.pack(wire.ENTRY, self._entry(directory, node, name, st)) for name, st in part
+            )
+            last = int(at + wire.LISTING_PART >= len(found))
+            number = at // wire.LISTING_PART
+            self._submit(directory, 0, wire.Listing(path, number, last, mtime_ns, entries))
+        node.walked = self._epoch
+        for name, st in reversed(found):
+            self._add(Work(directory, node, name, st.st_ino))
 
     def _entry(
         self, directory: Directory, parent: Node, name: bytes, st: os.stat_result
     ) -> wire.Entry:
         target = b""
-        group = 0
         if stat.S_ISLNK(st.st_mode):
             target = os.readlink(name, dir_fd=parent.fd)
-        if st.st_nlink > 1 and not stat.S_ISDIR(st.st_mode):
-            node, _ = directory.nodes.look(parent, name)
-            node.pins += 1  # its id stands for the inode until the end
-            self._pinned.append((directory, node))
-            group = node.id
+        group = 0 if stat.S_ISDIR(st.st_mode) else self._group(directory, parent, name, st)
         return wire.Entry(name, st.st_mode, st.st_rdev, group, target)
+
+    def _group(self, directory: Directory, parent: Node, name: bytes, st: os.stat_result) -> int:
+        """The id of the group that a name belongs to, 0 for an inode that never had two.
+
+        An inode stays in its group when it has one name left. When none of the names is
+        left that the peer was told of, the peer's inode may be gone: a new group begins.
+        """
+        node = directory.nodes.find(st)
+        group = self._groups.get(node.id) if node is not None else None
+        if st.st_nlink == 1 and group is None:
+            return 0
+        node, _ = directory.nodes.look(parent, name)
+        if group is None:
+            node.pins += 1  # its id stands for the inode until the end
+        if group is None or not group.told.intersection(node.names):
+            self._last_group += 1
+            group = self._groups[node.id] = Group(directory, node, self._last_group)
+        group.told.add((parent.id, name))
+        return group.id
 
     def _walk_nameless(self, directory: Directory) -> None:
         """Files from O_TMPFILE that are open and may yet get a name."""
@@ -269,16 +320,39 @@ class Resync:
             with directory.namespace:
                 directory.nodes.unpin(node)
 
-    def _copy(self, directory: Directory, node: Node) -> None:
+    def _prepare_copy(self, work: Work, node: Node) -> None:
+        """Make the peer know a file by its id, whatever it meant by that before."""
+        directory = work.directory
+        if os.fstat(node.fd).st_nlink > 1:
+            self._unite(directory, node)
+        # By the name that is visited: the peer has it, others perhaps not yet.
+        directory.nodes.prefer_name(node, work.parent, work.name)
+        self._outgoing.bind(directory, node, again=True)
+
+    def _copy(self, directory: Directory, node: Node, group: Group | None) -> None:
         """One regular file: what differs of its content, then its metadata."""
-        with directory.namespace:
-            if directory.nodes.path(node) is None:
-                return
-            self._outgoing.bind(directory, node, again=True)
         self._copy_data(directory, node)
         with directory.namespace, self._order(node):
-            self._send_meta(directory, node)
+            path = directory.nodes.path(node)
+            if path is not None:
+                self._send_meta(node, directory, path)
             node.walked = self._epoch
+            if group is not None:
+                group.whole = True
+
+    def _unite(self, directory: Directory, node: Node) -> None:
+        """Make all names of an inode that are known here names of one inode there.
+
+        While it had one name, or was not copied yet, they may have come apart: a link
+        that was made to a file whose place a listing then gave to another.
+        """
+        for parent_id, name in node.names:
+            with contextlib.suppress(OSError):
+                parent = directory.nodes.get(parent_id)
+                if parent.walked != self._epoch:
+                    continue  # united when it is listed
+                st = os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
+                self._list_one(Work(directory, parent, name), st)
 
     @contextlib.contextmanager
     def _order(self, node: Node) -> Iterator[None]:
@@ -331,22 +405,20 @@ class Resync:
                     continue
                 payload = _SYNCDATA.pack(place, wire.NO_TIME, 0, 0) + data
                 seq = self._hot.submit(
-                    wire.Type.SYNCDATA, directory.index, node.id, payload, -1, 0, b""
+                    wire.Type.SYNCDATA, directory.index, node.id, payload, -1, 0, b"", self._epoch
                 )
                 self._in_flight.append(seq)
             self.progress[directory.name].copied += len(data)
             self._settle()
 
-    def _send_meta(self, directory: Directory, node: Node) -> None:
+    def _send_meta(self, node: Node, directory: Directory, path: bytes) -> None:
         """Under the namespace mutex, and the node lock of a regular file."""
-        path = directory.nodes.path(node)
-        if path is None:
-            return
         st = os.fstat(node.fd)
         xattrs: list[bytes] = []
         for name in os.listxattr(node.magic):
             with contextlib.suppress(OSError):
                 xattr = (os.fsencode(name), os.getxattr(node.magic, name))
                 xattrs.append(wire.pack(wire.XATTR, xattr))
-        meta = wire.Meta(path, st.st_mode, st.st_uid, st.st_gid, st.st_mtime_ns, b"".join(xattrs))
+        packed = b"".join(xattrs)
+        meta = wire.Meta(path, st.st_mode, st.st_uid, st.st_gid, st.st_mtime_ns, packed)
         self._submit(directory, 0, meta)

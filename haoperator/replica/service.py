@@ -10,11 +10,12 @@ import os
 from pathlib import Path
 
 from haoperator.replica import fdstore
-from haoperator.replica.engine import Engine, Refused
+from haoperator.replica.engine import Engine
 from haoperator.replica.interface import BUS_NAME, OBJECT_PATH, ReplicatorInterface
 from haoperator.replica.reception import Reception
 from haoperator.replica.record import PATH as RECORD_PATH
 from haoperator.replica.settings import LinkPath, Settings
+from haoperator.replica.standing import Refused
 from haoperator.systemd import notify
 from haoperator.systemd.bus import Endpoint
 from tomlconfig.model import Config
@@ -48,8 +49,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
-        self._engine = Engine(settings, self._changed)
-        self._engine.unmounted = fdstore.drop
+        self._engine = Engine(settings, self._changed, fdstore.drop)
         self._interface = ReplicatorInterface(self._engine)
 
     async def run(self) -> None:

@@ -45,9 +45,12 @@ def listen(address: str, settings: Settings) -> socket.socket:
 
 
 def prepare(sock: socket.socket, settings: Settings) -> None:
-    """Small frames at once; what is not acknowledged within `detect` ends the connection."""
+    """Small frames at once. A peer that is alive but takes nothing is given up in the end.
+
+    Silence ends a stream after `detect`; this is about a peer whose disk hangs.
+    """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, settings.detect_ms)
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, 10 * settings.detect_ms)
 
 
 def shut(sock: socket.socket) -> None:

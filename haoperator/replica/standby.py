@@ -1,136 +1,142 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One connection of a primary to this standby, from the handshake to its end."""
+"""The standby's side of the stream: accepted, applied, lost.
+
+It takes one stream at a time; a new one of the authenticated peer replaces the former.
+A session ends before anything else changes what the record says, so that its threads
+need no lock to store what the stream brought.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import errno
+import json
 import logging
 import socket
-import threading
-from collections.abc import Callable, Sequence
-from typing import Protocol
+import time
+from typing import Any
 
-from haoperator.replica import wire
-from haoperator.replica._hotpath import Applier
-from haoperator.replica.hashing import HashPool
-from haoperator.replica.incoming import Incoming
-from haoperator.replica.sockets import shut
-
-FSYNC_THREADS = 4
+from haoperator.core.status import Stream
+from haoperator.replica import handshake, wire
+from haoperator.replica.acceptance import KNOCKED, judge
+from haoperator.replica.listener import Listener
+from haoperator.replica.mounts import Mounts
+from haoperator.replica.session import StandbySession
+from haoperator.replica.settings import Settings
+from haoperator.replica.standing import Standing
 
 log = logging.getLogger(__name__)
 
 
-class Owner(Protocol):
-    """What the engine learns from a session. Each is durable when it returns."""
+class StandbySide:
+    """What happens between a standby and its primary, as the standby sees it."""
 
-    def standby_handed_over(self, session: StandbySession, token: bytes) -> None: ...
-    def standby_resynced(self, session: StandbySession, done: wire.Done) -> None: ...
-    def standby_failed(self, session: StandbySession, reason: str) -> None: ...
-    def standby_ended(self, session: StandbySession, *, closed: bool) -> None: ...
+    def __init__(self, settings: Settings, standing: Standing, mounts: Mounts) -> None:
+        self._settings = settings
+        self._standing = standing
+        self._mounts = mounts
+        self._session: StandbySession | None = None
+        self.listener = Listener(settings, self.greeted)
 
+    @property
+    def heard(self) -> float:
+        """When the primary was heard last on a stream, 0 for never."""
+        session = self._session
+        return session.applier.heard() if session else 0.0
 
-class StandbySession:
-    """Applies one primary's stream until it ends."""
+    def greeted(self, sock: socket.socket, said: dict[str, Any]) -> None:
+        """The peer has proved itself and says what it wants. Takes the socket over."""
+        self._standing.peer_lives()
+        try:
+            if said.get("knock"):
+                handshake.answer(sock, KNOCKED.to_json())
+                sock.close()
+            else:
+                with self._standing.decide:
+                    self._consider(sock, said)
+        except (OSError, ValueError, KeyError, TypeError) as err:
+            log.warning("primary not accepted: %s", err)
+            sock.close()
 
-    def __init__(
-        self,
-        sock: socket.socket,
-        roots: Sequence[int],
-        owner: Owner,
-        *,
-        tolerant: bool,
-        detect_ms: int,
-    ) -> None:
-        self._sock = sock
-        self._owner = owner
-        self._detect_ms = detect_ms
-        self.applier = Applier(sock.fileno())
-        self._hashes = HashPool(self._failed)
-        self._incoming = Incoming(self.applier, roots, self, self._hashes, tolerant=tolerant)
-        self._threads = [
-            threading.Thread(target=self._guard, args=(work,), name=name, daemon=True)
-            for name, work in [
-                ("apply", self._apply),
-                *((f"fsync/{n}", self.applier.fsync_work) for n in range(FSYNC_THREADS)),
-            ]
-        ]
+    def _consider(self, sock: socket.socket, said: dict[str, Any]) -> None:
+        standing, settings = self._standing, self._settings
+        verdict = judge(
+            said,
+            settings,
+            standing.role,
+            standing.record,
+            standing.token,
+            complete=self._mounts.complete,
+        )
+        if verdict.refuse:
+            log.warning("primary refused: %s", verdict.reason)
+            handshake.answer(sock, verdict.to_json())
+            sock.close()
+            return
+        self.end()
+        if verdict.resync:
+            standing.put(consistent=False, up_to_date=False)
+        else:
+            standing.put(up_to_date=True, last_primary=False, peer_outdated=False)
+        standing.token = b""
+        self._session = StandbySession(
+            sock,
+            [directory.root_fd for directory in self._mounts],
+            self,
+            tolerant=verdict.resync,
+            detect_ms=settings.detect_ms,
+        )
+        standing.say(stream=Stream.RESYNC if verdict.resync else Stream.SYNCED)
+        handshake.answer(sock, verdict.to_json())
+        self._session.start()
 
-    def start(self) -> None:
-        self._sock.settimeout(None)
-        for thread in self._threads:
-            thread.start()
+    def end(self) -> None:
+        """End the session, if there is one; nothing of it changes anything afterwards."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
 
     def pulse(self) -> None:
         """A sign of life for the primary."""
-        with contextlib.suppress(OSError):
-            self.applier.post(wire.Type.PING, 0, 0, b"")
+        session = self._session
+        if session is not None:
+            session.pulse()
 
-    def close(self) -> None:
-        """End the session and wait until nothing of it changes anything. Not from its threads."""
-        self.applier.close()
-        for thread in self._threads:
-            thread.join()
-        self._sock.close()
+    # What the session tells, in its threads. Each is durable when it returns.
 
-    # Called by Incoming, in the applying thread.
+    def handed_over(self, session: StandbySession, token: bytes) -> None:
+        if session is self._session:
+            self._standing.token = token
+            self._standing.say(stream=Stream.HANDED_OVER)
 
-    def handed_over(self, token: bytes) -> None:
-        self._owner.standby_handed_over(self, token)
+    def resynced(self, session: StandbySession, done: wire.Done) -> None:
+        if session is not self._session:
+            raise OSError(errno.ESTALE, "the session was replaced")
+        self._standing.put(
+            generation=done.generation.decode("ascii"),
+            history=tuple(map(str, json.loads(done.history))),
+            consistent=True,
+            up_to_date=True,
+            last_primary=False,
+            peer_outdated=False,
+        )
+        self._standing.say(stream=Stream.SYNCED)
 
-    def resynced(self, done: wire.Done) -> None:
-        self._owner.standby_resynced(self, done)
+    def failed(self, session: StandbySession, reason: str) -> None:
+        log.error("cannot apply what the primary did, this copy is outdated: %s", reason)
+        if session is self._session:
+            self._standing.put(up_to_date=False)
+            self._standing.say(stream=Stream.DISCONNECTED)
 
-    def _guard(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except OSError as err:
-            self._failed(err)
-
-    def _failed(self, err: OSError) -> None:
-        """Something could not be applied here: this copy stays behind from now on."""
-        reason = err.strerror or str(err)
-        self._owner.standby_failed(self, reason)
-        with contextlib.suppress(OSError):
-            nack = wire.Nack(reason.encode(errors="replace")[:1000])
-            self.applier.post(wire.type_of(nack), 0, 0, wire.payload_of(nack))
-        self.applier.close()
-
-    def _apply(self) -> None:
-        closed = False
-        try:
-            while True:
-                try:
-                    received = self.applier.next(self._detect_ms)
-                except OSError as err:
-                    if err.errno in ENDINGS:
-                        log.info("the stream from the primary ended: %s", err.strerror)
-                        closed = err.errno == errno.ECONNRESET
-                        return
-                    if err.errno == errno.EPROTO:
-                        raise wire.Rubbish("not a frame") from err
-                    raise
-                self._incoming.apply(received)
-        except wire.Rubbish as err:
-            log.error("the primary sent rubbish, cut off: %s", err)
-        except OSError as err:
-            self._failed(err)
-        finally:
-            self.applier.settle()
-            self.applier.close()
-            self._hashes.close()
-            self._incoming.close()
-            shut(self._sock)
-            self._owner.standby_ended(self, closed=closed)
-
-
-ENDINGS = (
-    errno.ETIMEDOUT,
-    errno.ECONNRESET,
-    errno.EPIPE,
-    errno.ECONNABORTED,
-    errno.EHOSTUNREACH,
-    errno.ENETUNREACH,
-    errno.ENETDOWN,
-)
+    def ended(self, session: StandbySession, *, closed: bool) -> None:
+        """`closed`: by the primary, which lived a moment ago."""
+        if session is not self._session:
+            return
+        if closed:
+            self._standing.heard = time.monotonic()
+        stream = self._standing.stream
+        if stream is Stream.HANDED_OVER:
+            self._standing.changed()
+        elif stream is Stream.SYNCED:
+            self._standing.say(stream=Stream.LOST)
+        else:
+            self._standing.say(stream=Stream.DISCONNECTED)

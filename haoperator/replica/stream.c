@@ -128,11 +128,12 @@ static void append(struct stream *s, struct frame *head, size_t head_length, con
 
 /*
  * Append one frame, and the answer to give once the peer has it. Returns its seq, or 0
- * when there is no stream: then the answer has been given.
+ * when there is no stream: then the answer has been given. An `epoch` other than 0 says
+ * which stream the frame is meant for; another one does not get it.
  */
-uint64_t stream_submit(struct stream *s, struct frame *head, size_t head_length, const void *data,
-		       size_t data_length, int fuse_fd, uint64_t unique, const void *answer,
-		       size_t answer_length)
+uint64_t stream_submit(struct stream *s, uint64_t epoch, struct frame *head, size_t head_length,
+		       const void *data, size_t data_length, int fuse_fd, uint64_t unique,
+		       const void *answer, size_t answer_length)
 {
 	struct pending p = { .unique = unique, .fuse_fd = fuse_fd };
 	uint64_t seq = 0;
@@ -146,7 +147,7 @@ uint64_t stream_submit(struct stream *s, struct frame *head, size_t head_length,
 		memcpy(p.small, answer, answer_length);
 	}
 	pthread_mutex_lock(&s->lock);
-	if (s->attached) {
+	if (s->attached && (!epoch || epoch == s->epoch)) {
 		head->seq = s->next_seq++;
 		append(s, head, head_length, data, data_length);
 		seq = p.seq = head->seq;

@@ -13,11 +13,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from haoperator.replica.engine import Engine, Refused
+from haoperator.replica.engine import Engine
 from haoperator.replica.fdstore import taken_up
 from haoperator.replica.limits import raise_limits
 from haoperator.replica.reception import Reception
 from haoperator.replica.settings import LinkPath, Settings
+from haoperator.replica.standing import Refused
 
 
 def settings_from(said: dict[str, Any]) -> Settings:

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.replica.pair import Pair, wait_for
@@ -16,6 +17,7 @@ from tests.replica.trees import assert_equal_trees
 from tests.replica.writer import Writer
 
 MIB = 1024 * 1024
+ROUNDS = int(os.environ.get("CHURN_ROUNDS", "4"))
 
 
 def fill(root: Path, *, files: int = 60, seed: int = 1) -> None:
@@ -126,16 +128,16 @@ def test_sparse_files_stay_sparse(synced: Pair) -> None:
 def churn(root: Path, stop: threading.Event, seed: int) -> None:
     """Everything that can happen to names and contents, as fast as it goes."""
     chance = random.Random(seed)
-    base = root / f"churn-{seed}"
+    base = root / f"churn-{seed % 2}"
     base.mkdir(exist_ok=True)
     step = 0
     while not stop.is_set():
         step += 1
         directory = base / f"d{chance.randrange(4)}"
-        directory.mkdir(exist_ok=True)
         path = directory / f"f{chance.randrange(12)}"
         other = base / f"d{chance.randrange(4)}" / f"f{chance.randrange(12)}"
         try:
+            directory.mkdir(exist_ok=True)
             match chance.randrange(11):
                 case 0 | 1:
                     path.write_bytes(chance.randbytes(chance.randrange(150_000)))
@@ -164,25 +166,30 @@ def churn(root: Path, stop: threading.Event, seed: int) -> None:
             pass  # the path is not there, or is taken
 
 
-def test_resync_under_churn_ends_equal(synced: Pair) -> None:
-    a = synced.a
-    fill(a.path)
+@contextlib.contextmanager
+def churning(root: Path, seeds: range) -> Iterator[None]:
     stop = threading.Event()
-    churners = [threading.Thread(target=churn, args=(a.path, stop, seed)) for seed in (1, 2)]
+    churners = [threading.Thread(target=churn, args=(root, stop, seed)) for seed in seeds]
     for thread in churners:
         thread.start()
     try:
-        for _ in range(4):
-            leave_behind(synced)
-            fill(a.path, seed=random.randrange(1000)) if not (a.path / "soft").exists() else None
-            synced.b.boot()
-            a.wait_stream("synced")
+        yield
     finally:
         stop.set()
         for thread in churners:
             thread.join()
-    assert a.stream == "synced", synced.b.log_text()
-    assert_equal_trees(a.backing, synced.b.backing)
+
+
+def test_resync_under_churn_ends_equal(synced: Pair) -> None:
+    a = synced.a
+    fill(a.path)
+    for turn in range(ROUNDS):
+        with churning(a.path, range(3 * turn, 3 * turn + 3)):
+            leave_behind(synced)
+            synced.b.boot()
+            a.wait_stream("synced")
+        assert a.stream == "synced", synced.b.log_text()
+        assert_equal_trees(a.backing, synced.b.backing)
 
 
 def test_resync_while_a_log_is_written(synced: Pair) -> None:

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a standby takes a primary's stream, and how. Pure: it decides and changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from haoperator.core.generation import Relation, compare
+from haoperator.core.record import DataRecord
+from haoperator.core.status import Role
+from haoperator.replica.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the standby answers. `refuse` is a word for programs, `reason` for people."""
+
+    resync: bool = False
+    refuse: str = ""
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        if self.refuse:
+            return {"refuse": self.refuse, "reason": self.reason}
+        return {"accept": "resync" if self.resync else "synced"}
+
+
+KNOCKED = Verdict(refuse="knock", reason="heard")
+
+
+def judge(
+    said: dict[str, Any],
+    settings: Settings,
+    role: Role,
+    record: DataRecord,
+    token: bytes,
+    *,
+    complete: bool,
+) -> Verdict:
+    """The answer to what a primary says. Raises KeyError, TypeError, ValueError for nonsense."""
+    if said["cluster"] != settings.cluster or said["node"] != settings.peer:
+        return Verdict(refuse="stranger", reason=f"{said['node']} is not my peer")
+    if role is not Role.SECONDARY:
+        return Verdict(refuse="not-standby", reason=f"{settings.node} is {role}")
+    if said["directories"] != [name for name, _ in settings.directories]:
+        return Verdict(refuse="configuration", reason="the two configurations differ")
+    if not complete:
+        return Verdict(refuse="not-mounted", reason=f"{settings.node} has not mounted all yet")
+    relation = compare(record.lineage, DataRecord.from_json(said["record"]).lineage)
+    if relation is Relation.DIVERGED:
+        return Verdict(refuse=relation, reason="diverged: both nodes wrote without the other")
+    if relation is Relation.DESCENDANT:
+        return Verdict(refuse=relation, reason=f"{settings.node} has newer data")
+    shown = bytes.fromhex(said["token"])
+    missed_nothing = bool(shown) and shown == token and record.consistent
+    return Verdict(resync=not (relation is Relation.EQUAL and missed_nothing))

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The primary's side of the stream: attached, resynchronised, lost.
+
+A stream begins, ends and changes its meaning only with the gate closed, so that every
+change is either wholly before or wholly after.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import socket
+import threading
+from typing import Any
+
+from haoperator.core.status import Role, Stream
+from haoperator.replica import wire
+from haoperator.replica.connector import Connector
+from haoperator.replica.gate import Gate
+from haoperator.replica.mounts import Mounts
+from haoperator.replica.outgoing import Outgoing, Phase
+from haoperator.replica.resync import Interrupted, Progress, Resync
+from haoperator.replica.settings import Settings
+from haoperator.replica.standing import Standing
+
+HANDOVER_MS = 3_000
+DONE_MS = 10_000
+SYNCFS_MS = 60_000
+"""How long the standby's disks may take to hold all that a resync brought."""
+
+log = logging.getLogger(__name__)
+
+
+class PrimarySide:
+    """What happens between a primary and its standby, as the primary sees it."""
+
+    def __init__(
+        self, settings: Settings, standing: Standing, mounts: Mounts, outgoing: Outgoing, gate: Gate
+    ) -> None:
+        self._settings = settings
+        self._standing = standing
+        self._mounts = mounts
+        self._outgoing = outgoing
+        self._hot = outgoing.hot
+        self._gate = gate
+        self._resync: Resync | None = None
+        self.progress: dict[str, Progress] = {}
+        """By directory, of the last resync."""
+        self.connector = Connector(settings, self)
+
+    # What the connector asks and tells.
+
+    @property
+    def wants_stream(self) -> bool:
+        return self._standing.role is Role.PRIMARY and self._mounts.complete
+
+    @property
+    def wants_knock(self) -> bool:
+        """Without a stream, the peer's replicator is asked for signs of life."""
+        return self._standing.stream not in (Stream.RESYNC, Stream.SYNCED)
+
+    def hello(self) -> dict[str, Any]:
+        """What a primary says first."""
+        return {
+            "cluster": self._settings.cluster,
+            "node": self._settings.node,
+            "record": self._standing.record.to_json(),
+            "directories": self._mounts.names,
+            "token": self._standing.token.hex(),
+        }
+
+    def peer_answers(self) -> None:
+        self._standing.peer_lives()
+
+    def refused(self, reason: str) -> None:
+        """The peer does not want our stream."""
+        if reason != self._standing.refusal:
+            log.error("the peer refuses to replicate: %s", reason)
+            self._standing.refusal = reason
+            self._standing.changed()
+
+    def receive(self) -> wire.Received:
+        """The next frame from the standby. Raises OSError when the stream is over."""
+        return self._hot.receive(self._settings.detect_ms)
+
+    def hashes(self, seq: int, hashes: bytes) -> None:
+        resync = self._resync
+        if resync is not None:
+            resync.deliver(seq, hashes)
+
+    def stream_begins(self, sock: socket.socket, *, resync: bool) -> bool:
+        """The peer accepted. False if it is not wanted any more."""
+        standing = self._standing
+        with standing.decide:
+            if not self.wants_stream or standing.stream not in (Stream.HELD, Stream.ALONE):
+                return False
+            self._gate.close()
+            self._outgoing.detach()
+            if resync:
+                # The peer's tree is a mixture, durably: it cannot be promoted, so nobody
+                # who waited for it need wait any longer, and we may go on by ourselves.
+                standing.put(peer_outdated=True)
+                self._hot.release(0)
+            else:
+                standing.put(peer_outdated=False)
+            standing.token = b""
+            standing.refusal = ""
+            self._outgoing.attach(sock.fileno(), Phase.RESYNC if resync else Phase.SYNCED)
+            if resync:
+                self._begin_resync()
+            standing.say(stream=Stream.RESYNC if resync else Stream.SYNCED)
+            self._gate.open()
+            return True
+
+    def stream_ended(self, *, closed: bool) -> None:
+        """The connection is gone. Called once for every `stream_begins` that was true.
+
+        `closed`: by the peer, which lived a moment ago.
+        """
+        standing = self._standing
+        with standing.decide:
+            if closed:
+                standing.peer_lives()
+            if standing.role is not Role.PRIMARY:
+                return
+            self._cancel_resync()
+            if self._outgoing.phase is Phase.SYNCED:
+                self._gate.park()
+                standing.say(stream=Stream.HELD)
+            elif self._outgoing.phase is Phase.RESYNC:
+                self._gate.close()
+                self.release(0)
+                standing.say(stream=Stream.ALONE)
+                self._gate.open()
+
+    # What the commands do with it.
+
+    def interrupt(self) -> None:
+        """What is mounted changed: begin again with the new set."""
+        if self._outgoing.attached:
+            self.connector.disconnect()
+        self.connector.wake()
+
+    def release(self, error: int) -> None:
+        """Give up the stream; those who wait for the peer get their answer, or `error`."""
+        self._cancel_resync()
+        self._outgoing.detach()
+        self._hot.release(error)
+
+    def hand_over(self) -> bool:
+        """Tell a synced peer that nothing is missing. True if it knows, within a bound."""
+        token = secrets.token_bytes(16)
+        seq = self._outgoing.submit(0, 0, wire.Handover(token))
+        self._hot.flush()
+        if not self._hot.wait_acked(seq, HANDOVER_MS):
+            log.warning("the peer did not take over within %d ms", HANDOVER_MS)
+            return False
+        self._hot.wait_synced(0, HANDOVER_MS)
+        self._standing.token = token
+        return True
+
+    def pulse(self) -> None:
+        """A sign of life for the standby."""
+        if self._outgoing.attached:
+            self._hot.post(wire.Type.PING)
+
+    # The resync.
+
+    def _begin_resync(self) -> None:
+        resync = Resync(self._outgoing, self._mounts)
+        self._resync = resync
+        self.progress = resync.progress
+        threading.Thread(
+            target=self._run_resync, args=(resync,), name="resync", daemon=True
+        ).start()
+
+    def _cancel_resync(self) -> None:
+        resync, self._resync = self._resync, None
+        if resync is not None:
+            resync.cancel()
+
+    def _run_resync(self, resync: Resync) -> None:
+        try:
+            resync.run()
+            while not self._complete(resync):
+                resync.run()
+        except Interrupted:
+            log.info("resync interrupted")
+        except Exception:
+            log.exception("resync failed")
+            self.connector.disconnect()
+        finally:
+            resync.finish()
+
+    def _complete(self, resync: Resync) -> bool:
+        """The last step, with nothing in flight. False: something moved, walk on."""
+        standing = self._standing
+        synced = self._hot.submit_fsync(wire.Type.SYNCFS, 0, 0, b"", -1, 0, 0)
+        self._hot.flush()
+        if not self._hot.wait_synced(synced, SYNCFS_MS):
+            raise Interrupted
+        with standing.decide:
+            if self._resync is not resync:
+                raise Interrupted
+            self._gate.close()
+            if not resync.done:
+                self._gate.open()
+                return False
+            # From here on a loss of the peer holds writes: it may become up to date.
+            standing.put(peer_outdated=False)
+            self._outgoing.phase = Phase.SYNCED
+            lineage = standing.record.lineage
+            done = wire.Done(lineage.generation.encode(), json.dumps(lineage.history).encode())
+            seq = self._outgoing.submit(0, 0, done)
+            self._hot.flush()
+            self._gate.open()
+        if not self._hot.wait_acked(seq, DONE_MS):
+            self.connector.disconnect()
+            raise Interrupted
+        with standing.decide:
+            if self._resync is not resync:
+                raise Interrupted
+            self._resync = None
+            standing.say(stream=Stream.SYNCED)
+        return True

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One connection of a primary to this standby, after the handshake."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from haoperator.replica import wire
+from haoperator.replica._hotpath import Applier
+from haoperator.replica.hashing import HashPool
+from haoperator.replica.incoming import Incoming
+from haoperator.replica.sockets import shut
+
+FSYNC_THREADS = 4
+
+log = logging.getLogger(__name__)
+
+
+class Owner(Protocol):
+    """What the standby's side learns from a session. Each is durable when it returns."""
+
+    def handed_over(self, session: StandbySession, token: bytes) -> None: ...
+    def resynced(self, session: StandbySession, done: wire.Done) -> None: ...
+    def failed(self, session: StandbySession, reason: str) -> None: ...
+    def ended(self, session: StandbySession, *, closed: bool) -> None: ...
+
+
+class StandbySession:
+    """Applies one primary's stream until it ends."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        roots: Sequence[int],
+        owner: Owner,
+        *,
+        tolerant: bool,
+        detect_ms: int,
+    ) -> None:
+        self._sock = sock
+        self._owner = owner
+        self._detect_ms = detect_ms
+        self.applier = Applier(sock.fileno())
+        self._hashes = HashPool(self._failed)
+        self._incoming = Incoming(self.applier, roots, self, self._hashes, tolerant=tolerant)
+        self._threads = [
+            threading.Thread(target=self._guard, args=(work,), name=name, daemon=True)
+            for name, work in [
+                ("apply", self._apply),
+                *((f"fsync/{n}", self.applier.fsync_work) for n in range(FSYNC_THREADS)),
+            ]
+        ]
+
+    def start(self) -> None:
+        self._sock.settimeout(None)
+        for thread in self._threads:
+            thread.start()
+
+    def pulse(self) -> None:
+        """A sign of life for the primary."""
+        with contextlib.suppress(OSError):
+            self.applier.post(wire.Type.PING, 0, 0, b"")
+
+    def close(self) -> None:
+        """End the session and wait until nothing of it changes anything. Not from its threads."""
+        self.applier.close()
+        for thread in self._threads:
+            thread.join()
+        self._sock.close()
+
+    # Called by Incoming, in the applying thread.
+
+    def handed_over(self, token: bytes) -> None:
+        self._owner.handed_over(self, token)
+
+    def resynced(self, done: wire.Done) -> None:
+        self._owner.resynced(self, done)
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except OSError as err:
+            self._failed(err)
+
+    def _failed(self, err: OSError) -> None:
+        """Something could not be applied here: this copy stays behind from now on."""
+        reason = err.strerror or str(err)
+        self._owner.failed(self, reason)
+        with contextlib.suppress(OSError):
+            nack = wire.Nack(reason.encode(errors="replace")[:1000])
+            self.applier.post(wire.type_of(nack), 0, 0, wire.payload_of(nack))
+        self.applier.close()
+
+    def _apply(self) -> None:
+        closed = False
+        try:
+            while True:
+                try:
+                    received = self.applier.next(self._detect_ms)
+                except OSError as err:
+                    if err.errno in ENDINGS:
+                        log.info("the stream from the primary ended: %s", err.strerror)
+                        closed = err.errno == errno.ECONNRESET
+                        return
+                    if err.errno == errno.EPROTO:
+                        raise wire.Rubbish("not a frame") from err
+                    raise
+                self._incoming.apply(received)
+        except wire.Rubbish as err:
+            log.error("the primary sent rubbish, cut off: %s", err)
+        except OSError as err:
+            self._failed(err)
+        finally:
+            self.applier.settle()
+            self.applier.close()
+            self._hashes.close()
+            self._incoming.close()
+            shut(self._sock)
+            self._owner.ended(self, closed=closed)
+
+
+ENDINGS = (
+    errno.ETIMEDOUT,
+    errno.ECONNRESET,
+    errno.EPIPE,
+    errno.ECONNABORTED,
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    errno.ENETDOWN,
+)
