@@ -13,6 +13,7 @@ import os  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import NoReturn  # noqa: E402
 
 from haoperator import secret  # noqa: E402
 from haoperator.replica.limits import raise_limits  # noqa: E402
@@ -51,11 +52,18 @@ def main() -> int:
     except (ConfigError, secret.SecretError, ValueError) as err:
         log.error("%s", err)
         return EXIT_CONFIG
+    run(settings)
+
+
+def run(settings: Settings) -> NoReturn:
+    """Serve, and end the process: threads wait in the kernel, nothing can be waited for."""
     raise_limits()
     try:
         asyncio.run(serve(settings))
     except* NameTaken as group:
         log.error("%s", group.exceptions[0])
+    except* Exception:
+        log.exception("the replicator cannot go on")
     os._exit(1)
 
 

@@ -7,11 +7,11 @@ whether the other's replicator lives: a refusal is a sign of life, too.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import socket
 import threading
+import time
 from typing import Any, Protocol
 
 from haoperator.replica import handshake, wire
@@ -21,6 +21,9 @@ from haoperator.replica.sockets import connect, shut
 
 RETRY_SECONDS = 0.2
 KNOCK_SECONDS = 0.5
+OUTDATED_SECONDS = 5.0
+"""After a standby could not apply something: what ailed it is likely to be there still, and
+each new stream begins with a comparison of everything."""
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +52,7 @@ class Connector:
         self._owner = owner
         self._wake = threading.Event()
         self._sock: socket.socket | None = None
+        self._not_before = 0.0
 
     def start(self) -> None:
         threading.Thread(target=self._serve, name="connect", daemon=True).start()
@@ -69,26 +73,27 @@ class Connector:
             self._wake.wait(pause)
             self._wake.clear()
             try:
-                if self._owner.wants_stream:
-                    pause = KNOCK_SECONDS if self._try_links() else RETRY_SECONDS
-                    continue
-                if self._owner.wants_knock:
-                    self._try_links()
+                streaming = self._owner.wants_stream and time.monotonic() >= self._not_before
+                answered = False
+                if streaming or self._owner.wants_knock:
+                    answered = self._try_links(streaming)
+                pause = RETRY_SECONDS if streaming and not answered else KNOCK_SECONDS
             except Exception:
                 log.exception("the stream to the peer failed")
-            pause = KNOCK_SECONDS
+                pause = KNOCK_SECONDS
 
-    def _try_links(self) -> bool:
+    def _try_links(self, streaming: bool) -> bool:
         """True if the peer was reached and does not want a stream."""
         for link in self._settings.links:
-            with contextlib.suppress(OSError):
+            try:
                 sock = connect(link, self._settings)
-                with sock:
-                    return self._greet(sock)
+            except OSError:
+                continue
+            with sock:
+                return self._greet(sock, streaming)
         return False
 
-    def _greet(self, sock: socket.socket) -> bool:
-        streaming = self._owner.wants_stream
+    def _greet(self, sock: socket.socket, streaming: bool) -> bool:
         hello = self._owner.hello() if streaming else {"knock": True}
         try:
             answer = handshake.as_primary(sock, self._settings.key, hello)
@@ -121,6 +126,7 @@ class Connector:
                     self._owner.hashes(seq, frame.hashes)
                 elif isinstance(frame, wire.Nack):
                     log.error("the standby is outdated: %s", frame.reason.decode(errors="replace"))
+                    self._not_before = time.monotonic() + OUTDATED_SECONDS
                     return
         except wire.Rubbish as err:
             log.error("the standby sent rubbish, cut off: %s", err)

@@ -197,33 +197,20 @@ class Incoming:
 
     def _rename(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
         rename = cast(wire.Rename, frame)
-        flags = rename.flags
         if self._tolerant:
-            flags = self._rename_in_a_mixture(root, rename)
-        with (
-            parent_of(root, rename.old) as (old_parent, old),
-            parent_of(root, rename.new) as (new_parent, new),
+            rename_in_a_mixture(root, rename)
+        else:
+            with (
+                parent_of(root, rename.old) as (old_parent, old),
+                parent_of(root, rename.new) as (new_parent, new),
+            ):
+                _hotpath.renameat2(old_parent, old, new_parent, new, rename.flags)
+        for path, mtime_ns in (
+            (rename.old, rename.old_parent_mtime_ns),
+            (rename.new, rename.new_parent_mtime_ns),
         ):
-            _hotpath.renameat2(old_parent, old, new_parent, new, flags)
-            _hotpath.set_times(old_parent, None, rename.old_parent_mtime_ns)
-            _hotpath.set_times(new_parent, None, rename.new_parent_mtime_ns)
-
-    def _rename_in_a_mixture(self, root: int, rename: wire.Rename) -> int:
-        """Let a rename succeed if what it moves is there: the walk may have passed it.
-
-        Returns the flags that are left to do.
-        """
-        with opened(root, rename.old):  # else there is nothing to move
-            pass
-        if not rename.flags & RENAME_EXCHANGE:
-            make_way(root, rename.new)
-            return 0
-        try:
-            with opened(root, rename.new):
-                return rename.flags
-        except OSError:
-            make_way(root, rename.new)
-            return 0
+            with parent_of(root, path) as (parent, _):
+                _hotpath.set_times(parent, None, mtime_ns)
 
     def _target(self, root: int, node: int, path: bytes) -> int:
         """A descriptor of its own for what a frame names."""
@@ -326,6 +313,42 @@ class Incoming:
     def close(self) -> None:
         for matcher in self._matchers:
             matcher.close()
+
+
+def rename_in_a_mixture(root: int, rename: wire.Rename) -> None:
+    """A rename where the walk may not have passed yet: what is there gets its new name.
+
+    What is not there was not walked, and the walk comes to its new name. What it
+    replaced is gone on the primary, so it goes here.
+    """
+    old, new = rename.old, rename.new
+    exchange = bool(rename.flags & RENAME_EXCHANGE)
+    if exchange and is_there(root, old) and is_there(root, new):
+        _move(root, old, new, RENAME_EXCHANGE)
+    elif is_there(root, old):
+        make_way(root, new)
+        _move(root, old, new, 0)
+    elif exchange and is_there(root, new):
+        make_way(root, old)
+        _move(root, new, old, 0)
+    elif not exchange and is_there(root, new):
+        with parent_of(root, new) as (parent, name):
+            remove_tree(parent, name)
+
+
+def _move(root: int, old: bytes, new: bytes, flags: int) -> None:
+    with parent_of(root, old) as (old_parent, one), parent_of(root, new) as (new_parent, other):
+        _hotpath.renameat2(old_parent, one, new_parent, other, flags)
+
+
+def is_there(root: int, path: bytes) -> bool:
+    """Whether there is anything at `path`. Raises Rubbish for a path that no primary sends."""
+    try:
+        with parent_of(root, path) as (parent, name):
+            os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
 
 
 def make_way(root: int, path: bytes) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from haoperator.core.status import Role, Stream
 from haoperator.replica import wire
 from haoperator.replica.connector import Connector
-from haoperator.replica.gate import Gate
+from haoperator.replica.gate import Gate, Stuck
 from haoperator.replica.mounts import Mounts
 from haoperator.replica.outgoing import Outgoing, Phase
 from haoperator.replica.resync import Interrupted, Progress, Resync
@@ -95,15 +95,12 @@ class PrimarySide:
         with standing.decide:
             if not self.wants_stream or standing.stream not in (Stream.HELD, Stream.ALONE):
                 return False
-            self._gate.close()
+            standing.put(peer_outdated=resync)
+            self._close_gate()
             self._outgoing.detach()
-            if resync:
-                # The peer's tree is a mixture, durably: it cannot be promoted, so nobody
-                # who waited for it need wait any longer, and we may go on by ourselves.
-                standing.put(peer_outdated=True)
-                self._hot.release(0)
-            else:
-                standing.put(peer_outdated=False)
+            # Before a resync: the peer's tree is a mixture, durably, it cannot be promoted.
+            # So nobody who waited for it need wait any longer. Else nobody has waited yet.
+            self._hot.release(0)
             standing.token = b""
             standing.refusal = ""
             self._outgoing.attach(sock.fileno(), Phase.RESYNC if resync else Phase.SYNCED)
@@ -112,6 +109,15 @@ class PrimarySide:
             standing.say(stream=Stream.RESYNC if resync else Stream.SYNCED)
             self._gate.open()
             return True
+
+    def _close_gate(self) -> None:
+        """Raises Stuck; who wrote without the peer then goes on doing so."""
+        try:
+            self._gate.close()
+        except Stuck:
+            if self._standing.stream is Stream.ALONE:
+                self._gate.open()
+            raise
 
     def stream_ended(self, *, closed: bool) -> None:
         """The connection is gone. Called once for every `stream_begins` that was true.

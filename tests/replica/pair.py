@@ -54,9 +54,10 @@ class Node:
         self.base = base
         self.spawner = spawner
         self.settings = settings
-        self.path = Path(settings["directories"][0][1])
+        self.paths = {name: Path(path) for name, path in settings["directories"]}
         self.process: Process | None = None
-        self.fuse_fd = self.root_fd = -1
+        self.fds: dict[str, tuple[int, int]] = {}
+        """Of each mounted directory: /dev/fuse, and the directory below."""
         self._control: socket.socket | None = None
         self._lines: Any = None
         self.log = base / f"{settings['node']}.log"
@@ -67,9 +68,17 @@ class Node:
         return str(self.settings["node"])
 
     @property
+    def path(self) -> Path:
+        """Where the first of the directories is mounted."""
+        return next(iter(self.paths.values()))
+
+    @property
     def backing(self) -> Path:
-        """The directory below the mount, as this process sees it."""
-        return Path(f"/proc/self/fd/{self.root_fd}")
+        """The directory below the first mount, as this process sees it."""
+        return self.backing_of(next(iter(self.paths)))
+
+    def backing_of(self, name: str) -> Path:
+        return Path(f"/proc/self/fd/{self.fds[name][1]}")
 
     def start(self, *, restored: bool = False) -> None:
         config = self.base / f"{self.name}.json"
@@ -78,8 +87,9 @@ class Node:
         command = [sys.executable, "-m", "tests.replica.node_process", str(config)]
         fds: tuple[int, ...] = ()
         if restored:  # as systemd passes what it kept
-            environment |= {"LISTEN_FDS": "2", "LISTEN_FDNAMES": "data.fuse:data.root"}
-            fds = (self.fuse_fd, self.root_fd)
+            names = [f"{name}.{kind}" for name in self.fds for kind in ("fuse", "root")]
+            environment |= {"LISTEN_FDS": str(len(names)), "LISTEN_FDNAMES": ":".join(names)}
+            fds = tuple(fd for pair in self.fds.values() for fd in pair)
         self.process = self.spawner.spawn(command, environment, self.log, fds)
         self._connect()
 
@@ -104,9 +114,10 @@ class Node:
         wait_for(connected, f"{self.name} answers")
 
     def mount(self) -> None:
-        self.fuse_fd, self.root_fd = mount_over("data", str(self.path))
         address = Path(self.settings["run_directory"]) / "replicator.sock"
-        hand_over(address, "data", str(self.path), self.fuse_fd, self.root_fd)
+        for name, path in self.paths.items():
+            self.fds[name] = mount_over(name, str(path))
+            hand_over(address, name, str(path), *self.fds[name])
 
     def call(self, call: str, **arguments: Any) -> Any:
         self._lines.write(json.dumps({"call": call, **arguments}) + "\n")
@@ -145,9 +156,9 @@ class Node:
         self.call("become_primary", generation=generation)
         # A FLUSH that was answered once with ENOSYS is not sent again: from now on a fork
         # of the test does not wait for a replicator when it closes files of the mount.
-        flushed = self.path / ".flush"
-        flushed.touch()
-        flushed.unlink()
+        for path in self.paths.values():
+            (path / ".flush").touch()
+            (path / ".flush").unlink()
         return generation
 
     def kill(self) -> None:
@@ -163,12 +174,16 @@ class Node:
         self.abort_mount()
 
     def abort_mount(self) -> None:
-        if self.fuse_fd >= 0:
-            os.close(self.fuse_fd)
-            os.close(self.root_fd)
-            self.fuse_fd = self.root_fd = -1
-        while mounted_type(str(self.path)) == FILE_SYSTEM:
-            umount2(os.fsencode(self.path), 2)
+        self.close_fds()
+        for path in self.paths.values():
+            while mounted_type(str(path)) == FILE_SYSTEM:
+                umount2(os.fsencode(path), 2)
+
+    def close_fds(self) -> None:
+        for pair in self.fds.values():
+            for fd in pair:
+                os.close(fd)
+        self.fds.clear()
 
     def boot(self) -> None:
         self.start()
@@ -197,29 +212,40 @@ class Node:
 class Pair:
     """Nodes a and b of one cluster on loopback addresses."""
 
-    def __init__(self, base: Path, spawner: Spawner, *, detect_seconds: float = 1.0) -> None:
+    def __init__(
+        self,
+        base: Path,
+        spawner: Spawner,
+        *,
+        detect_seconds: float = 1.0,
+        directories: tuple[str, ...] = ("data",),
+        make_node: type[Node] | None = None,
+    ) -> None:
         port = next(_ports)
         self.port = port
-        self.a = Node(base, self._settings(base, "a", "b", 1, 2, port, detect_seconds), spawner)
-        self.b = Node(base, self._settings(base, "b", "a", 2, 1, port, detect_seconds), spawner)
+        make = make_node or Node
+        a = self._settings(base, "a", "b", 1, 2)
+        b = self._settings(base, "b", "a", 2, 1)
+        for settings in (a, b):
+            paths = [(name, base / settings["node"] / name) for name in directories]
+            for _, path in paths:
+                path.mkdir(exist_ok=True)
+            settings["directories"] = [(name, str(path)) for name, path in paths]
+            settings["detect_seconds"] = detect_seconds
+            settings["port"] = port
+        self.a, self.b = make(base, a, spawner), make(base, b, spawner)
 
     @staticmethod
-    def _settings(
-        base: Path, node: str, peer: str, own: int, other: int, port: int, detect: float
-    ) -> dict[str, Any]:
-        for part in ("data", "run"):
-            (base / node / part).mkdir(parents=True, exist_ok=True)
+    def _settings(base: Path, node: str, peer: str, own: int, other: int) -> dict[str, Any]:
+        (base / node / "run").mkdir(parents=True, exist_ok=True)
         return {
             "cluster": "test",
             "node": node,
             "peer": peer,
             "key": KEY,
             "links": [["lo", f"127.0.77.{own}", f"127.0.77.{other}"]],
-            "directories": [["data", str(base / node / "data")]],
             "record_path": str(base / node / "record.json"),
             "run_directory": str(base / node / "run"),
-            "detect_seconds": detect,
-            "port": port,
         }
 
     def start(self) -> None:

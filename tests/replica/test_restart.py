@@ -131,8 +131,7 @@ def test_unmounted_directory_is_given_back(pair: Pair) -> None:
     (a.path / "file").touch()
     subprocess.run(["umount", str(a.path)], check=True)
     wait_for(lambda: not a.state["directories"][0]["mounted"], "it is given back")
-    os.close(a.fuse_fd)
-    os.close(a.root_fd)
+    a.close_fds()
     assert (a.path / "file").exists()
     a.mount()
     assert a.state["directories"][0]["mounted"]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.replica.pair import Pair, wait_for
+from tests.replica.test_posix import exchange
 from tests.replica.test_roles import fresh
 from tests.replica.trees import assert_equal_trees
 from tests.replica.writer import Writer
@@ -138,7 +139,7 @@ def churn(root: Path, stop: threading.Event, seed: int) -> None:
         other = base / f"d{chance.randrange(4)}" / f"f{chance.randrange(12)}"
         try:
             directory.mkdir(exist_ok=True)
-            match chance.randrange(11):
+            match chance.randrange(13):
                 case 0 | 1:
                     path.write_bytes(chance.randbytes(chance.randrange(150_000)))
                 case 2:
@@ -161,6 +162,10 @@ def churn(root: Path, stop: threading.Event, seed: int) -> None:
                 case 9:
                     os.truncate(path, chance.randrange(200_000))
                 case 10:
+                    exchange(path, other)
+                case 11:
+                    exchange(directory, base / f"moved-{chance.randrange(3)}")
+                case 12:
                     (directory / f"s{chance.randrange(5)}").symlink_to(f"to-{step}")
         except OSError:
             pass  # the path is not there, or is taken

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
+from haoperator.replica._hotpath import mount, umount2
 from tests.replica.pair import Node, Pair, wait_for
 from tests.replica.trees import assert_equal_trees
 from tests.replica.writer import Writer, lines_in
@@ -313,3 +314,25 @@ def test_dead_network_is_noticed_within_detect(synced: Pair) -> None:
     finally:
         synced.b.process.send_signal(signal.SIGCONT)
     synced.a.wait_stream("synced")
+
+
+def test_full_standby_is_outdated_and_the_application_goes_on(pair: Pair) -> None:
+    a, b = pair.a, pair.b
+    mount(b"tmpfs", os.fsencode(b.path), b"tmpfs", 0, b"size=4m")
+    try:
+        pair.replicate()
+        done = threading.Thread(target=(a.path / "large").write_bytes, args=(bytes(10_000_000),))
+        done.start()
+        a.wait_stream("held")
+        assert not b.record["up_to_date"]
+        assert "No space left" in b.log_text()
+        a.call("continue_alone", generation=fresh())
+        done.join()
+        assert (a.path / "large").stat().st_size == 10_000_000
+        (a.path / "large").unlink()
+        a.wait_stream("synced")
+        assert a.log_text().count("stream resync") == 2  # not again and again
+        assert_equal_trees(a.backing, b.backing)
+    finally:
+        pair.stop()
+        umount2(os.fsencode(b.path), 2)
