@@ -9,11 +9,10 @@ from functools import partial
 from typing import Any
 
 from haoperator.apps import docker_socket, waiter
-from haoperator.apps.errors import EXIT_MISCONFIGURED, AppError
+from haoperator.apps.errors import AppError
 from haoperator.lean import process, stop, trace
+from haoperator.lean.configuration import CONFIGURATION, EXIT_MISCONFIGURED
 from haoperator.lean.notify import error, info, tell, warn
-
-CONFIG = "/etc/haoperator/cluster.toml"
 
 
 class Interrupted(BaseException):
@@ -34,9 +33,9 @@ def run(name: str) -> int:
 
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        app = next((app for app in load(CONFIG).apps if app.name == name), None)
+        app = next((app for app in load(CONFIGURATION).apps if app.name == name), None)
         if app is None:
-            raise AppError(f"{CONFIG}: there is no [app.{name}]", final=True)
+            raise AppError(f"{CONFIGURATION}: there is no [app.{name}]", final=True)
         client = engine.connect(partial(readiness.extend, "waiting for Docker"))
         container = containers.start(client, app, found)
         pidfd = readiness.wait(container, name)

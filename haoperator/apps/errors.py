@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Why an application cannot run, said so that it can be put right."""
 
+from haoperator.lean.configuration import EXIT_MISCONFIGURED
+
 EXIT_TRY_AGAIN = 1
-EXIT_MISCONFIGURED = 78
-"""EX_CONFIG of sysexits.h: the units' `RestartPreventExitStatus=`."""
 
 
 class AppError(Exception):

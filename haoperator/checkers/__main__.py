@@ -6,11 +6,8 @@ from __future__ import annotations
 import sys
 
 from haoperator.lean import process
+from haoperator.lean.configuration import CONFIGURATION, EXIT_MISCONFIGURED
 from haoperator.lean.notify import error, tell
-
-CONFIG = "/etc/haoperator/cluster.toml"
-EXIT_MISCONFIGURED = 78
-"""EX_CONFIG of sysexits.h: the unit's `RestartPreventExitStatus=`."""
 
 
 def run(name: str) -> int:
@@ -18,7 +15,7 @@ def run(name: str) -> int:
     from tomlconfig import ConfigError, load
 
     try:
-        config = load(CONFIG)
+        config = load(CONFIGURATION)
     except ConfigError as err:
         error(str(err))
         return EXIT_MISCONFIGURED
@@ -30,7 +27,7 @@ def run(name: str) -> int:
                 "haoperator.checkers.checker",
                 [name, str(checker.kind), checker.target, *map(str, numbers)],
             )
-    error(f"{CONFIG}: there is no [checker.{name}]")
+    error(f"{CONFIGURATION}: there is no [checker.{name}]")
     return EXIT_MISCONFIGURED
 
 

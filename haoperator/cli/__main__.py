@@ -18,10 +18,9 @@ from typing import Any  # noqa: E402
 from haoperator import secret  # noqa: E402
 from haoperator.cli import client, show  # noqa: E402
 from haoperator.cli.client import Failed, OperatorAbsent  # noqa: E402
+from haoperator.lean.configuration import CONFIGURATION  # noqa: E402
 from tomlconfig import ConfigError, load  # noqa: E402
 
-CONFIGURATION = Path("/etc/haoperator/cluster.toml")
-KEY = Path("/etc/haoperator/cluster.key")
 WATCH_SECONDS = 1.0
 
 
@@ -71,10 +70,10 @@ def _parser() -> argparse.ArgumentParser:
     promote.set_defaults(run=lambda args: _command("Promote", "b", args.force))
 
     check = verbs.add_parser("check-config", help="read a configuration and say what is wrong")
-    check.add_argument("file", nargs="?", type=Path, default=CONFIGURATION)
+    check.add_argument("file", nargs="?", type=Path, default=Path(CONFIGURATION))
     check.set_defaults(run=_check_config)
     keygen = verbs.add_parser("keygen", help="make the secret that both nodes share")
-    keygen.add_argument("file", nargs="?", type=Path, default=KEY)
+    keygen.add_argument("file", nargs="?", type=Path, default=secret.PATH)
     keygen.set_defaults(run=_keygen)
     return parser
 

@@ -13,18 +13,14 @@ import logging  # noqa: E402
 import os  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
-from pathlib import Path  # noqa: E402
 
 from haoperator import secret  # noqa: E402
 from haoperator.heartbeat import memory  # noqa: E402
 from haoperator.heartbeat.daemon import Daemon  # noqa: E402
+from haoperator.lean.configuration import CONFIGURATION, EXIT_MISCONFIGURED  # noqa: E402
 from haoperator.systemd import notify  # noqa: E402
 from haoperator.systemd.bus import NameTaken  # noqa: E402
 from tomlconfig import Config, ConfigError, load  # noqa: E402
-
-CONFIG = Path("/etc/haoperator/cluster.toml")
-EXIT_MISCONFIGURED = 78
-"""EX_CONFIG of sysexits.h: the unit's `RestartPreventExitStatus=`."""
 
 log = logging.getLogger("haoperator.heartbeat")
 
@@ -45,7 +41,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     node = os.uname().nodename
     try:
-        config = load(CONFIG)
+        config = load(CONFIGURATION)
         key = secret.derive(secret.read(), "heartbeat")
         config.peer_of(node)
     except (ConfigError, secret.SecretError, ValueError) as err:

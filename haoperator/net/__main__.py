@@ -6,14 +6,11 @@ from __future__ import annotations
 import sys
 
 from haoperator.lean import process, stop, trace
+from haoperator.lean.configuration import CONFIGURATION, EXIT_MISCONFIGURED
 from haoperator.lean.notify import error, info, tell, warn
 from haoperator.net import address
 from haoperator.net.announcement import announce
 from haoperator.net.vip import TRACE, Vip
-
-CONFIG = "/etc/haoperator/cluster.toml"
-EXIT_MISCONFIGURED = 78
-"""EX_CONFIG of sysexits.h: the unit's `RestartPreventExitStatus=`."""
 
 
 def take(name: str) -> int:
@@ -68,14 +65,14 @@ def _configured(name: str) -> Vip:
     from tomlconfig import ConfigError, load
 
     try:
-        config = load(CONFIG)
+        config = load(CONFIGURATION)
     except ConfigError as err:
         raise LookupError(str(err)) from err
     for entry in config.vips:
         if entry.name == name:
             interface = entry.address
             return Vip(name, str(interface.ip), interface.network.prefixlen, entry.interface)
-    raise LookupError(f"{CONFIG}: there is no [vip.{name}]")
+    raise LookupError(f"{CONFIGURATION}: there is no [vip.{name}]")
 
 
 def main() -> int:

@@ -12,23 +12,20 @@ import logging  # noqa: E402
 import signal  # noqa: E402
 import socket  # noqa: E402
 import sys  # noqa: E402
-from pathlib import Path  # noqa: E402
 
+from haoperator.lean.configuration import CONFIGURATION, EXIT_MISCONFIGURED  # noqa: E402
 from haoperator.operator.operator import Operator  # noqa: E402
 from tomlconfig import ConfigError, load  # noqa: E402
 
-CONFIGURATION = Path("/etc/haoperator/cluster.toml")
-EX_CONFIG = 78
-
 
 def main() -> int:
-    """Run until SIGTERM. Returns the exit status; EX_CONFIG for a configuration with errors."""
+    """Run until SIGTERM. Returns the exit status."""
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
     try:
         operator = Operator(load(CONFIGURATION), socket.gethostname())
     except (ConfigError, ValueError) as err:
         print(err, file=sys.stderr)
-        return EX_CONFIG
+        return EXIT_MISCONFIGURED
     asyncio.run(_run(operator))
     return 0
 

@@ -29,7 +29,7 @@ from haoperator.core.status import Status, Stream
 from haoperator.core.step import step
 from haoperator.operator.neighbours import Heartbeat, Replicator
 from haoperator.operator.parts import Parts
-from haoperator.operator.report import peer_state, report
+from haoperator.operator.report import report
 from haoperator.operator.units import Units
 from haoperator.systemd import names, notify
 from haoperator.systemd.bus import Endpoint
@@ -271,7 +271,7 @@ class Operator:
         links = self._heartbeat.levels.get("Links", {})
         directories = self._replicator.levels.get("Directories", "")
         document = report(self._config, state, links, directories, self._units.states)
-        self._cluster.announce(document_levels(document, peer_state(state)))
+        self._cluster.announce(document_levels(document))
         self._parts.announce(document)
         if now == before:
             return
@@ -285,7 +285,7 @@ def _in_words(state: tuple[str, str]) -> str:
     return transition or name
 
 
-def document_levels(document: dict[str, Any], peer: str) -> dict[str, object]:
+def document_levels(document: dict[str, Any]) -> dict[str, object]:
     """The properties of `org.haoperator1.Cluster` from the report."""
     return {
         "State": document["state"],
@@ -293,7 +293,7 @@ def document_levels(document: dict[str, Any], peer: str) -> dict[str, object]:
         "Role": document["role"],
         "NodeName": document["node"],
         "PeerName": document["peer"]["name"],
-        "PeerState": peer,
+        "PeerState": document["peer"]["state"],
         "PeerReachable": document["peer"]["reachable"],
         "Generation": document["generation"],
         "Reason": document["reason"],

@@ -12,6 +12,9 @@ from haoperator.api.interface import PartInterface
 from haoperator.systemd import names
 from tomlconfig import Config
 
+_LISTS = {"replica": "replication", "vip": "vips", "app": "apps", "checker": "checkers"}
+"""Where the report has the parts of each kind; a link has no state but up or down."""
+
 
 class Parts:
     """The objects below `/org/haoperator1`, fed from the report."""
@@ -26,11 +29,9 @@ class Parts:
         """Let each object show what the report says of it."""
         for link in document["links"]:
             self._parts["link", link["name"]].announce("up" if link["up"] else "down")
-        for kind, key in (("replica", "replication"), ("vip", "vips"), ("app", "apps")):
+        for kind, key in _LISTS.items():
             for part in document[key]:
                 self._parts[kind, part["name"]].announce(part["state"])
-        for checker in document["checkers"]:
-            self._parts["checker", checker["name"]].announce(checker["state"])
 
 
 def _parts_of(config: Config) -> Iterator[PartInterface]:

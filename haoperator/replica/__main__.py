@@ -12,20 +12,16 @@ import logging  # noqa: E402
 import os  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
-from pathlib import Path  # noqa: E402
 from typing import NoReturn  # noqa: E402
 
 from haoperator import secret  # noqa: E402
+from haoperator.lean.configuration import CONFIGURATION, EXIT_MISCONFIGURED  # noqa: E402
 from haoperator.replica.limits import raise_limits  # noqa: E402
 from haoperator.replica.service import Service, settings_of  # noqa: E402
 from haoperator.replica.settings import Settings  # noqa: E402
 from haoperator.systemd import notify  # noqa: E402
 from haoperator.systemd.bus import NameTaken  # noqa: E402
 from tomlconfig import ConfigError, load  # noqa: E402
-
-CONFIG = Path("/etc/haoperator/cluster.toml")
-EXIT_CONFIG = 78
-"""sysexits(3); systemd does not restart the unit after it."""
 
 log = logging.getLogger("haoperator.replica")
 
@@ -46,12 +42,12 @@ def _leave() -> None:
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        config = load(CONFIG)
+        config = load(CONFIGURATION)
         key = secret.derive(secret.read(), "replication")
         settings = settings_of(config, os.uname().nodename, key)
     except (ConfigError, secret.SecretError, ValueError) as err:
         log.error("%s", err)
-        return EXIT_CONFIG
+        return EXIT_MISCONFIGURED
     run(settings)
 
 

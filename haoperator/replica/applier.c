@@ -284,10 +284,7 @@ static PyObject *applier_next(Applier *a, PyObject *args)
 		errno = error;
 		return PyErr_SetFromErrno(PyExc_OSError);
 	}
-	return Py_BuildValue("iiKKy#", frame->type, frame->directory,
-			     (unsigned long long)frame->seq, (unsigned long long)frame->node,
-			     (const char *)(frame + 1),
-			     (Py_ssize_t)(frame->length - sizeof(*frame)));
+	return frame_object(frame);
 }
 
 static PyObject *applier_bind(Applier *a, PyObject *args)

@@ -31,6 +31,15 @@ static char *own_buffer(void)
 	return thread_buffer;
 }
 
+/* What Python sees of a frame: (type, directory, seq, node, payload). */
+PyObject *frame_object(const struct frame *frame)
+{
+	return Py_BuildValue("iiKKy#", frame->type, frame->directory,
+			     (unsigned long long)frame->seq, (unsigned long long)frame->node,
+			     (const char *)(frame + 1),
+			     (Py_ssize_t)(frame->length - sizeof(*frame)));
+}
+
 double monotonic_now(void)
 {
 	struct timespec now;
@@ -663,10 +672,7 @@ static PyObject *hot_receive(HotPath *hot, PyObject *args)
 		errno = error;
 		return PyErr_SetFromErrno(PyExc_OSError);
 	}
-	return Py_BuildValue("iiKKy#", frame->type, frame->directory,
-			     (unsigned long long)frame->seq, (unsigned long long)frame->node,
-			     (const char *)(frame + 1),
-			     (Py_ssize_t)(frame->length - sizeof(*frame)));
+	return frame_object(frame);
 }
 
 /* Wait until everything up to `seq` is at the peer. False: broken, or out of time. */

@@ -138,6 +138,7 @@ void gate_forget_fuse(struct gate_state *g, int fuse_fd);
 
 /* hotpath.c */
 void fuse_answer(int fuse_fd, uint64_t unique, int error, const void *data, size_t length);
+PyObject *frame_object(const struct frame *frame);
 double monotonic_now(void);
 void deadline_in(struct timespec *when, int timeout_ms);
 

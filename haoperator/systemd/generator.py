@@ -11,10 +11,10 @@ import os
 import sys
 from pathlib import Path
 
+from haoperator.lean.configuration import CONFIGURATION
 from haoperator.systemd import texts
 from tomlconfig import ConfigError, Problem, load
 
-CONFIG = Path("/etc/haoperator/cluster.toml")
 ACCEPTED = Path("/run/haoperator/accepted.toml")
 
 
@@ -23,7 +23,7 @@ def main() -> int:
     if len(sys.argv) < 2:
         print("usage: haoperator-generator NORMAL-DIR [EARLY-DIR LATE-DIR]", file=sys.stderr)
         return 2
-    generate(CONFIG, ACCEPTED, os.uname().nodename, Path(sys.argv[1]))
+    generate(Path(CONFIGURATION), ACCEPTED, os.uname().nodename, Path(sys.argv[1]))
     return 0
 
 

@@ -121,10 +121,6 @@ class Systemd:
         """Queue a stop; returns when the job is queued. Raises SystemdError."""
         return await self._queue("stop", unit, mode)
 
-    async def restart(self, unit: str, mode: str = "replace") -> JobPath:
-        """Queue a restart; returns when the job is queued. Raises SystemdError."""
-        return await self._queue("restart", unit, mode)
-
     async def run_job(self, verb: str, unit: str, mode: str = "replace") -> JobResult:
         """Queue a job (`start`, `stop`, `restart`, `reload`) and wait for its end.
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from haoperator.lean.configuration import EXIT_MISCONFIGURED
 from haoperator.systemd import names
 from tomlconfig import App, Checker, Config, Replicate, Seconds
 
@@ -159,7 +160,7 @@ def error_unit(source: Path, message: str) -> str:
             ],
             "Service": [
                 "Type=oneshot",
-                "ExecStart=/bin/sh -c 'cat >&2; exit 78'",
+                f"ExecStart=/bin/sh -c 'cat >&2; exit {EXIT_MISCONFIGURED}'",
                 "SyslogIdentifier=haoperator",
                 "SyslogLevel=err",
                 "StandardInput=data",

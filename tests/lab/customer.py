@@ -98,9 +98,6 @@ class Customer:
         """Stops counting; no increment is under way when this returns."""
         return self.order("pause")
 
-    def resume(self) -> None:
-        self.order("resume")
-
     def report(self) -> dict[str, Any]:
         """`acks` and `lost` in numbers, `values` by key."""
         return self.order("report")

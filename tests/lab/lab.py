@@ -128,9 +128,3 @@ class Lab:
         self.ledger.clear()
         remove_cgroup(host.cgroup2() / self.place.name)
         shutil.rmtree(self.place.run, ignore_errors=True)
-
-
-def main_process_of(node: Node, unit: str) -> int:
-    """MainPID of a unit, as the node sees it; 0 if it has none."""
-    shown = node.exec("systemctl", "show", "--value", "--property=MainPID", unit)
-    return int(shown.stdout.strip() or 0)

@@ -89,7 +89,7 @@ def test_main_takes_the_directories_of_systemd(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source.write_text(source.read_text().replace("node-a", os.uname().nodename.split(".")[0]))
-    monkeypatch.setattr(generator, "CONFIG", source)
+    monkeypatch.setattr(generator, "CONFIGURATION", str(source))
     monkeypatch.setattr(generator, "ACCEPTED", tmp_path / "accepted.toml")
     directories = [str(tmp_path / name) for name in ("normal", "early", "late")]
     monkeypatch.setattr(sys, "argv", ["haoperator-generator", *directories])
