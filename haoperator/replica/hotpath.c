@@ -249,7 +249,14 @@ static enum outcome do_fsync(HotPath *hot, int fuse_fd, int directory,
 			       .node = head->nodeid };
 	struct fsync_body sync = { .datasync = in.fsync_flags & 1 };
 	struct fsync_pending *entry = NULL;
-	if (slot->bound != BOUND_NEVER && (entry = calloc(1, sizeof(*entry)))) {
+	if (slot->bound != BOUND_NEVER) {
+		entry = calloc(1, sizeof(*entry));
+		if (!entry) { /* this copy alone is less than was asked for */
+			pthread_mutex_unlock(&stripe->lock);
+			gate_leave(&hot->gate);
+			fuse_answer(fuse_fd, head->unique, ENOMEM, NULL, 0);
+			return DONE;
+		}
 		entry->fuse_fd = fuse_fd;
 		entry->unique = head->unique;
 		seq = stream_submit_fsync(&hot->stream, &frame, &sync, sizeof(sync), entry);

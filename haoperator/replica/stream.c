@@ -137,6 +137,7 @@ uint64_t stream_submit(struct stream *s, uint64_t epoch, struct frame *head, siz
 {
 	struct pending p = { .unique = unique, .fuse_fd = fuse_fd };
 	uint64_t seq = 0;
+	int error = 0;
 
 	p.length = (uint32_t)answer_length;
 	if (answer_length > sizeof(p.small)) {
@@ -153,12 +154,13 @@ uint64_t stream_submit(struct stream *s, uint64_t epoch, struct frame *head, siz
 		seq = p.seq = head->seq;
 		if (fuse_fd >= 0 && !push_pending(s, &p)) {
 			break_locked(s);
-			seq = 0; /* answered below: without memory, better too early than never */
+			seq = 0;
+			error = ENOMEM; /* nobody would tell when the peer has it */
 		}
 	}
 	pthread_mutex_unlock(&s->lock);
 	if (!seq)
-		answer_pending(&p, 0);
+		answer_pending(&p, error);
 	else if (fuse_fd < 0)
 		free(p.large);
 	return seq;
