@@ -14,7 +14,7 @@ import threading
 import time
 from typing import Any, Protocol
 
-from haoperator.replica import handshake, wire
+from haoperator.replica import frames, handshake, wire
 from haoperator.replica.handshake import HandshakeError
 from haoperator.replica.settings import Settings
 from haoperator.replica.sockets import connect, shut
@@ -122,9 +122,9 @@ class Connector:
             while True:
                 type_number, _, seq, _, payload = self._owner.receive()
                 frame = wire.from_peer(type_number, payload)
-                if isinstance(frame, wire.Hashes):
+                if isinstance(frame, frames.Hashes):
                     self._owner.hashes(seq, frame.hashes)
-                elif isinstance(frame, wire.Nack):
+                elif isinstance(frame, frames.Nack):
                     log.error("the standby is outdated: %s", frame.reason.decode(errors="replace"))
                     self._not_before = time.monotonic() + OUTDATED_SECONDS
                     return

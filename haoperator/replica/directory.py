@@ -13,13 +13,12 @@ from collections.abc import Callable
 
 from haoperator.core.status import Role
 from haoperator.replica import _hotpath, abi, changing, reading
+from haoperator.replica.limits import Crowd
 from haoperator.replica.nodelog import LoggedName, NodeLog
 from haoperator.replica.nodes import Node, NodeIds, NodeTable
 from haoperator.replica.outgoing import Outgoing, Phase
 
 THREADS = 8
-MOST_NODES = 32_768
-"""Each costs a descriptor and some 700 bytes; what is let go of costs a LOOKUP later."""
 SHORT_LOG = 1024 * 1024
 """Bytes of a node log that are always fine."""
 CACHE_SECONDS = 3600
@@ -45,6 +44,7 @@ class Directory:
         outgoing: Outgoing,
         ids: NodeIds,
         node_log: NodeLog,
+        crowd: Crowd,
     ) -> None:
         self.name = name
         self.path = path
@@ -55,6 +55,7 @@ class Directory:
         self.hot = outgoing.hot
         self.log = node_log
         self._ids = ids
+        self.crowd = crowd
         self.namespace = threading.Lock()
         self.nodes = NodeTable(root_fd, ids, node_log, self._dropped)
         self.primary = False
@@ -133,11 +134,8 @@ class Directory:
         for node in self._lingering:
             self.notify(abi.NOTIFY_INVAL_INODE, abi.INVAL_INODE.pack(node.id, 0, 0))
 
-    def forget_surplus(self) -> None:
+    def forget_some(self, surplus: int) -> None:
         """Keep descriptors and memory bounded: files that are not open are let go of."""
-        surplus = len(self.nodes) - MOST_NODES
-        if surplus <= 0:
-            return
         with self.namespace:
             idle = (node for node in self.nodes if node.regular and not node.opens)
             names = [name for node in itertools.islice(idle, surplus) for name in node.names]
@@ -176,7 +174,7 @@ class Directory:
         header = abi.Header._make(abi.IN_HEADER.unpack_from(request))
         body = request[abi.IN_HEADER.size : header.length - 8 * header.extension]
         try:
-            if header.opcode in changing.HANDLERS:
+            if header.opcode in changing.OPCODES:
                 changing.serve(self, header, body, request)
             elif header.opcode in (abi.Op.READ, abi.Op.WRITE, abi.Op.FSYNC):
                 self._prepare(header, request)

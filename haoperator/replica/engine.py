@@ -13,13 +13,13 @@ from typing import Any
 from haoperator.core.record import DataRecord
 from haoperator.core.status import Role, Stream
 from haoperator.replica._hotpath import HotPath
+from haoperator.replica.copying import Progress
 from haoperator.replica.directory import Directory
 from haoperator.replica.gate import Gate
 from haoperator.replica.mounts import CACHES_SECONDS, Mounts
 from haoperator.replica.outgoing import Outgoing
 from haoperator.replica.primary import PrimarySide
 from haoperator.replica.record import RecordStore
-from haoperator.replica.resync import Progress
 from haoperator.replica.settings import Settings
 from haoperator.replica.standby import StandbySide
 from haoperator.replica.standing import Refused, Standing
@@ -52,6 +52,7 @@ class Engine:
     def start(self) -> None:
         """Listen, and look for the peer. Directories may come before or after."""
         threading.Thread(target=self._pulse, name="pulse", daemon=True).start()
+        threading.Thread(target=self._housekeep, name="housekeep", daemon=True).start()
         self._standby.listener.start()
         self._primary.connector.start()
 
@@ -235,6 +236,10 @@ class Engine:
         while not ticker.wait(period):
             self._primary.pulse()
             self._standby.pulse()
-            self._mounts.pulse(self.role)
             if self.stream is Stream.RESYNC:
                 self._standing.changed()
+
+    def _housekeep(self) -> None:
+        """Apart from the signs of life, because the kernel may make it wait."""
+        while True:
+            self._mounts.housekeep(self.role, PULSE_SECONDS)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The stream's frames as the C parts see them. haoperator/replica/wire.py holds the
- * whole list with the meaning of each; a test compares the numbers of the two.
+ * The stream's frames as the C parts see them. haoperator/replica/frames.py holds
+ * the whole list with the meaning of each; a test compares the numbers of the two.
  *
  * All numbers are little-endian; the project builds for little-endian machines only,
  * so that a frame can be read in place.

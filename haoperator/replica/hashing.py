@@ -12,7 +12,7 @@ import threading
 from _blake2 import blake2b
 from collections.abc import Callable
 
-from haoperator.replica import wire
+from haoperator.replica import frames, wire
 from haoperator.replica._hotpath import Applier
 
 BLOCK = 64 * 1024
@@ -80,7 +80,7 @@ class HashPool:
     def run(self, work: Callable[..., None], *arguments: object) -> None:
         self._work.put(lambda: work(*arguments))
 
-    def hash(self, applier: Applier, fd: int, seq: int, asked: wire.Hash) -> None:
+    def hash(self, applier: Applier, fd: int, seq: int, asked: frames.Hash) -> None:
         """Answer one HASH. `fd` is taken over, -1 where there is no file."""
 
         def work() -> None:
@@ -93,7 +93,7 @@ class HashPool:
             finally:
                 if fd >= 0:
                     os.close(fd)
-            frame = wire.Hashes(hashes)
+            frame = frames.Hashes(hashes)
             with contextlib.suppress(OSError):  # the session ended
                 applier.post(wire.type_of(frame), seq, 0, wire.payload_of(frame))
 

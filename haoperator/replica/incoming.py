@@ -8,20 +8,20 @@ makes it good. Anything else that fails raises, and this copy is outdated.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
 from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
-from haoperator.replica import _hotpath, wire
+from haoperator.replica import _hotpath, abi, frames, wire
 from haoperator.replica.abi import Valid
-from haoperator.replica.beneath import checked, open_beneath, opened, parent_of, remove_tree
-from haoperator.replica.changing import ACL_ACCESS, RENAME_EXCHANGE
+from haoperator.replica.beneath import open_beneath, opened, parent_of, remove_tree
+from haoperator.replica.frames import Type
 from haoperator.replica.hashing import HashPool
 from haoperator.replica.matching import Matcher
-from haoperator.replica.wire import Rubbish, Type
+from haoperator.replica.mixture import make_way, rename_in_a_mixture
+from haoperator.replica.wire import Rubbish
 
 PASSED_OVER = (
     errno.ENOENT,
@@ -44,7 +44,7 @@ class Session(Protocol):
     """What the standby's session does with the frames about itself."""
 
     def handed_over(self, token: bytes) -> None: ...
-    def resynced(self, done: wire.Done) -> None: ...
+    def resynced(self, done: frames.Done) -> None: ...
 
 
 class Incoming:
@@ -66,7 +66,7 @@ class Incoming:
         self._tolerant = tolerant
         self._matchers = [Matcher(root) for root in roots]
         applier.set_tolerant(tolerant)
-        self._handlers: dict[int, Callable[[int, int, int, wire.Frame], None]] = {
+        self._handlers: dict[int, Callable[[int, int, int, frames.Frame], None]] = {
             Type.FSYNC: self._fsync,
             Type.BIND: self._bind,
             Type.UNBIND: self._unbind,
@@ -106,8 +106,8 @@ class Incoming:
             if type_number == Type.FSYNC:  # somebody waits for this one
                 self._applier.post(Type.SYNCED, seq, 0, b"")
 
-    def _bind(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
-        bind = cast(wire.Bind, frame)
+    def _bind(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
+        bind = cast(frames.Bind, frame)
         fd = -1
         try:
             fd = open_beneath(root, bind.path, DATA_FLAGS)
@@ -125,11 +125,11 @@ class Incoming:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EISDIR, "not a regular file")
 
-    def _unbind(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
+    def _unbind(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
         self._applier.unbind(node)
 
-    def _make(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
-        make = cast(wire.Make, frame)
+    def _make(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
+        make = cast(frames.Make, frame)
         kind, mode = stat.S_IFMT(make.mode), stat.S_IMODE(make.mode)
         data_fd = -1
         if stat.S_ISREG(kind) and node:
@@ -149,7 +149,7 @@ class Incoming:
             try:
                 dress(fd, kind, mode, make.uid, make.gid)
                 if make.acl:
-                    os.setxattr(f"/proc/self/fd/{fd}", ACL_ACCESS, make.acl)
+                    os.setxattr(f"/proc/self/fd/{fd}", abi.ACL_ACCESS, make.acl)
                 _hotpath.set_times(fd, None, make.mtime_ns)
             finally:
                 os.close(fd)
@@ -159,16 +159,16 @@ class Incoming:
         elif data_fd >= 0:
             os.close(data_fd)
 
-    def _tmpfile(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
-        made = cast(wire.Tmpfile, frame)
+    def _tmpfile(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
+        made = cast(frames.Tmpfile, frame)
         self._applier.bind(node, -1)
         fd = open_beneath_tmpfile(root, made.path)
         dress(fd, stat.S_IFREG, stat.S_IMODE(made.mode), made.uid, made.gid)
         _hotpath.set_times(fd, None, made.mtime_ns)
         self._applier.bind(node, fd)
 
-    def _link(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
-        link = cast(wire.Link, frame)
+    def _link(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
+        link = cast(frames.Link, frame)
         if self._tolerant:
             make_way(root, link.path)
         bound = self._applier.fd(node) if node else None
@@ -182,8 +182,8 @@ class Incoming:
                     )
             _hotpath.set_times(parent, None, link.parent_mtime_ns)
 
-    def _remove(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
-        remove = cast(wire.Remove, frame)
+    def _remove(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
+        remove = cast(frames.Remove, frame)
         with parent_of(root, remove.path) as (parent, name):
             if self._tolerant:
                 # Gone on the primary, with all that was in it: what a mixture still has
@@ -195,8 +195,8 @@ class Incoming:
                 os.unlink(name, dir_fd=parent)
             _hotpath.set_times(parent, None, remove.parent_mtime_ns)
 
-    def _rename(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
-        rename = cast(wire.Rename, frame)
+    def _rename(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
+        rename = cast(frames.Rename, frame)
         if self._tolerant:
             rename_in_a_mixture(root, rename)
         else:
@@ -223,8 +223,8 @@ class Incoming:
             raise FileNotFoundError(errno.ENOENT, "not there when it was bound")
         return os.dup(bound)
 
-    def _setattr(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
-        change = cast(wire.Setattr, frame)
+    def _setattr(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
+        change = cast(frames.Setattr, frame)
         valid = Valid(change.valid & 0xFFF)
         fd = self._target(root, node, change.path)
         magic = f"/proc/self/fd/{fd}"
@@ -239,24 +239,24 @@ class Incoming:
         finally:
             os.close(fd)
 
-    def _setxattr(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
-        change = cast(wire.Setxattr, frame)
+    def _setxattr(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
+        change = cast(frames.Setxattr, frame)
         fd = self._target(root, node, change.path)
         try:
             os.setxattr(f"/proc/self/fd/{fd}", change.name, change.value)
         finally:
             os.close(fd)
 
-    def _removexattr(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
-        change = cast(wire.Removexattr, frame)
+    def _removexattr(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
+        change = cast(frames.Removexattr, frame)
         fd = self._target(root, node, change.path)
         try:
             os.removexattr(f"/proc/self/fd/{fd}", change.name)
         finally:
             os.close(fd)
 
-    def _fallocate(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
-        change = cast(wire.Fallocate, frame)
+    def _fallocate(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
+        change = cast(frames.Fallocate, frame)
         fd = self._target(root, node, b"")
         try:
             _hotpath.fallocate(fd, change.mode, change.offset, change.length)
@@ -264,8 +264,8 @@ class Incoming:
         finally:
             os.close(fd)
 
-    def _fsync(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
-        fd = open_beneath(root, cast(wire.FsyncPath, frame).path, os.O_RDONLY | os.O_DIRECTORY)
+    def _fsync(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
+        fd = open_beneath(root, cast(frames.FsyncPath, frame).path, os.O_RDONLY | os.O_DIRECTORY)
         self._hashes.run(self._fsync_and_close, fd, seq)
 
     def _fsync_and_close(self, fd: int, seq: int) -> None:
@@ -275,7 +275,7 @@ class Incoming:
             os.close(fd)
         self._applier.post(Type.SYNCED, seq, 0, b"")
 
-    def _syncfs(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
+    def _syncfs(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
         def work() -> None:
             for each in self._roots:
                 _hotpath.syncfs(each)
@@ -283,28 +283,28 @@ class Incoming:
 
         self._hashes.run(work)
 
-    def _listing(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
+    def _listing(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
         if not self._tolerant:
             raise Rubbish("a listing outside a resync")
-        self._matchers[self._roots.index(root)].match(cast(wire.Listing, frame))
+        self._matchers[self._roots.index(root)].match(cast(frames.Listing, frame))
 
-    def _meta(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
+    def _meta(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
         if not self._tolerant:
             raise Rubbish("metadata outside a resync")
-        meta = cast(wire.Meta, frame)
+        meta = cast(frames.Meta, frame)
         with opened(root, meta.path) as fd:
             self._matchers[self._roots.index(root)].set_meta(fd, meta)
 
-    def _hash(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
+    def _hash(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
         fd = self._applier.fd(node)
         copy = os.dup(fd) if fd is not None and fd >= 0 else -1
-        self._hashes.hash(self._applier, copy, seq, cast(wire.Hash, frame))
+        self._hashes.hash(self._applier, copy, seq, cast(frames.Hash, frame))
 
-    def _handover(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
-        self._session.handed_over(cast(wire.Handover, frame).token)
+    def _handover(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
+        self._session.handed_over(cast(frames.Handover, frame).token)
 
-    def _done(self, root: int, seq: int, node: int, frame: wire.Frame) -> None:
-        self._session.resynced(cast(wire.Done, frame))
+    def _done(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
+        self._session.resynced(cast(frames.Done, frame))
         self._tolerant = False
         self._applier.set_tolerant(False)
         for matcher in self._matchers:
@@ -313,65 +313,6 @@ class Incoming:
     def close(self) -> None:
         for matcher in self._matchers:
             matcher.close()
-
-
-def rename_in_a_mixture(root: int, rename: wire.Rename) -> None:
-    """A rename where the walk may not have passed yet: what is there gets its new name.
-
-    What is not there was not walked, and the walk comes to its new name. What it
-    replaced is gone on the primary, so it goes here.
-    """
-    old, new = rename.old, rename.new
-    exchange = bool(rename.flags & RENAME_EXCHANGE)
-    if exchange and is_there(root, old) and is_there(root, new):
-        _move(root, old, new, RENAME_EXCHANGE)
-    elif is_there(root, old):
-        make_way(root, new)
-        _move(root, old, new, 0)
-    elif exchange and is_there(root, new):
-        make_way(root, old)
-        _move(root, new, old, 0)
-    elif not exchange and is_there(root, new):
-        with parent_of(root, new) as (parent, name):
-            remove_tree(parent, name)
-
-
-def _move(root: int, old: bytes, new: bytes, flags: int) -> None:
-    with parent_of(root, old) as (old_parent, one), parent_of(root, new) as (new_parent, other):
-        _hotpath.renameat2(old_parent, one, new_parent, other, flags)
-
-
-def is_there(root: int, path: bytes) -> bool:
-    """Whether there is anything at `path`. Raises Rubbish for a path that no primary sends."""
-    try:
-        with parent_of(root, path) as (parent, name):
-            os.stat(name, dir_fd=parent, follow_symlinks=False)
-    except OSError:
-        return False
-    return True
-
-
-def make_way(root: int, path: bytes) -> None:
-    """Before something is put at `path`: the directories above it are there, it is not."""
-    above = b""
-    *parts, name = checked(path).split(b"/")
-    for part in parts:
-        parent = open_beneath(root, above, os.O_RDONLY | os.O_DIRECTORY)
-        above = above + b"/" + part if above else part
-        try:
-            st = None
-            with contextlib.suppress(FileNotFoundError):
-                st = os.stat(part, dir_fd=parent, follow_symlinks=False)
-            if st is None or not stat.S_ISDIR(st.st_mode):
-                remove_tree(parent, part)
-                os.mkdir(part, 0o700, dir_fd=parent)
-        finally:
-            os.close(parent)
-    parent = open_beneath(root, above, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        remove_tree(parent, name)
-    finally:
-        os.close(parent)
 
 
 def open_beneath_tmpfile(root: int, path: bytes) -> int:
@@ -389,4 +330,4 @@ def dress(fd: int, kind: int, mode: int, uid: int, gid: int) -> None:
 
 
 def _time(ns: int) -> int | None:
-    return None if ns == wire.NO_TIME else ns
+    return None if ns == frames.NO_TIME else ns

@@ -14,7 +14,7 @@ import errno
 import os
 import stat
 
-from haoperator.replica import _hotpath, wire
+from haoperator.replica import _hotpath, frames, wire
 from haoperator.replica.beneath import checked_name, open_beneath, remove_tree
 from haoperator.replica.wire import Rubbish
 
@@ -38,7 +38,7 @@ class Matcher:
         self._groups.clear()
         self._members.clear()
 
-    def match(self, listing: wire.Listing) -> None:
+    def match(self, listing: frames.Listing) -> None:
         """Apply one part of a listing. Raises OSError, or Rubbish for parts out of order."""
         if listing.part == 0:
             self._seen.clear()
@@ -60,7 +60,7 @@ class Matcher:
         finally:
             os.close(directory)
 
-    def _match_entry(self, directory: int, entry: wire.Entry) -> None:
+    def _match_entry(self, directory: int, entry: frames.Entry) -> None:
         there: os.stat_result | None = None
         with contextlib.suppress(FileNotFoundError):
             there = os.stat(entry.name, dir_fd=directory, follow_symlinks=False)
@@ -72,7 +72,7 @@ class Matcher:
         if entry.group and entry.group not in self._groups:
             self._begin_group(directory, entry)
 
-    def _fits(self, directory: int, entry: wire.Entry, there: os.stat_result) -> bool:
+    def _fits(self, directory: int, entry: frames.Entry, there: os.stat_result) -> bool:
         """Whether what is there can stay: the same kind, and the right inode."""
         kind = stat.S_IFMT(entry.mode)
         if stat.S_IFMT(there.st_mode) != kind:
@@ -90,7 +90,7 @@ class Matcher:
         # The first name of its group, or the only one: not an inode that has other names.
         return group == 0 if entry.group else there.st_nlink == 1
 
-    def _link(self, directory: int, entry: wire.Entry) -> bool:
+    def _link(self, directory: int, entry: frames.Entry) -> bool:
         first = self._groups.get(entry.group)
         if first is None:
             return False
@@ -99,13 +99,13 @@ class Matcher:
         os.link(f"/proc/self/fd/{first}", entry.name, dst_dir_fd=directory, follow_symlinks=True)
         return True
 
-    def _begin_group(self, directory: int, entry: wire.Entry) -> None:
+    def _begin_group(self, directory: int, entry: frames.Entry) -> None:
         fd = os.open(entry.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
         st = os.fstat(fd)
         self._groups[entry.group] = fd
         self._members[st.st_dev, st.st_ino] = entry.group
 
-    def set_meta(self, fd: int, meta: wire.Meta) -> None:
+    def set_meta(self, fd: int, meta: frames.Meta) -> None:
         """Owner, mode, all extended attributes and the time of what `fd` (O_PATH) names."""
         magic = f"/proc/self/fd/{fd}"
         st = os.fstat(fd)
@@ -121,11 +121,11 @@ class Matcher:
             os.setxattr(magic, name, value)
         if not stat.S_ISLNK(st.st_mode):
             os.chmod(magic, stat.S_IMODE(meta.mode))
-        if meta.mtime_ns != wire.NO_TIME:
+        if meta.mtime_ns != frames.NO_TIME:
             _hotpath.set_times(fd, None, meta.mtime_ns)
 
 
-def _make(directory: int, entry: wire.Entry) -> None:
+def _make(directory: int, entry: frames.Entry) -> None:
     """Make what is missing, empty and for root alone until its metadata come."""
     kind = stat.S_IFMT(entry.mode)
     if kind == stat.S_IFDIR:

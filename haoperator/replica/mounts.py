@@ -6,17 +6,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from haoperator.core.status import Role
 from haoperator.replica.directory import Directory
+from haoperator.replica.limits import Crowd
 from haoperator.replica.nodelog import NodeLog
 from haoperator.replica.nodes import NodeIds
 from haoperator.replica.outgoing import Outgoing
 from haoperator.replica.settings import Settings
 from haoperator.replica.standing import Refused
 
+REST_SECONDS = 0.05
+"""Between two times of letting go: what is in use cannot be let go of, however often one tries."""
 CACHES_SECONDS = 2.0
 """How long a new primary waits for the kernel to drop what it knew of the standby."""
 
@@ -30,6 +34,7 @@ class Mounts:
         self._settings = settings
         self._outgoing = outgoing
         self._ids = NodeIds()
+        self._crowd = Crowd()
         self._by_name: dict[str, Directory] = {}
         for name in self.names:  # before any id is given out: they are shared by all
             self._reserve_ids(name)
@@ -59,7 +64,7 @@ class Mounts:
         node_log = NodeLog(self._log_path(name))
         index = self.names.index(name)
         directory = Directory(
-            name, path, index, fuse_fd, root_fd, self._outgoing, self._ids, node_log
+            name, path, index, fuse_fd, root_fd, self._outgoing, self._ids, node_log, self._crowd
         )
         self._by_name[name] = directory
         return directory
@@ -102,11 +107,18 @@ class Mounts:
             except OSError as err:
                 log.warning("%s: %s", directory.name, err.strerror)
 
-    def pulse(self, role: Role) -> None:
-        """Twice a second: what the kernel should let go of."""
+    def housekeep(self, role: Role, seconds: float) -> None:
+        """After so many seconds, or earlier if there are too many nodes: see what the kernel
+        should let go of. It may make this wait."""
+        self._crowd.noticed.wait(seconds)
+        self._crowd.noticed.clear()
+        surplus = sum(len(directory.nodes) for directory in self) - self._crowd.most
         for directory in self:
             with contextlib.suppress(OSError):
-                directory.forget_surplus()
+                if surplus > 0:
+                    directory.forget_some(surplus + self._crowd.most // 4)
                 directory.compact_log()
                 if role is Role.SECONDARY:
                     directory.refresh_lingering()
+        if surplus > 0:
+            time.sleep(REST_SECONDS)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from haoperator.replica import wire
+from haoperator.replica import frames, wire
 from haoperator.replica._hotpath import HotPath
 
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 BOUND_NEVER = 0xFFFF_FFFF_FFFF_FFFF
 """In place of an epoch: the file has no name any more, the peer need not know it."""
 BOUND_LIMIT = 8192
-"""Files that the peer keeps open for us at most, as long as they are not open here."""
+"""Files that the peer keeps open for us at most, as long as they are not open here. Its
+descriptors must be enough for them and for its own nodes (limits.py)."""
 
 
 class Phase(StrEnum):
@@ -61,7 +62,7 @@ class Outgoing:
         self.hot.detach()
         self.phase = Phase.DETACHED
 
-    def submit(self, directory: int, node: int, frame: wire.Frame, epoch: int = 0) -> int:
+    def submit(self, directory: int, node: int, frame: frames.Frame, epoch: int = 0) -> int:
         """Append a frame that nobody waits for. Returns its seq, 0 without a stream.
 
         `epoch`: the stream that it is meant for, where another may stand meanwhile.
@@ -86,7 +87,7 @@ class Outgoing:
             self.hot.set_bound(node.id, BOUND_NEVER)
             self._never.add(node.id)
             return False
-        self.submit(directory.index, node.id, wire.Bind(path))
+        self.submit(directory.index, node.id, frames.Bind(path))
         self.bound(node)
         return True
 
@@ -113,13 +114,13 @@ class Outgoing:
         """The node is gone."""
         self._never.discard(node.id)
         if self._bound.pop(node.id, None) is not None and self.is_bound(node):
-            self.submit(directory.index, node.id, wire.Unbind())
+            self.submit(directory.index, node.id, frames.Unbind())
 
     def _unbind_oldest(self) -> None:
         for node in list(self._bound.values())[: BOUND_LIMIT // 8]:
             del self._bound[node.id]
             if node.opens == 0 and node.names:
-                self.submit(0, node.id, wire.Unbind())
+                self.submit(0, node.id, frames.Unbind())
                 self.hot.set_bound(node.id, 0)
                 node.bound = 0
             else:

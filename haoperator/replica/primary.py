@@ -15,12 +15,14 @@ import threading
 from typing import Any
 
 from haoperator.core.status import Role, Stream
-from haoperator.replica import wire
+from haoperator.replica import frames, wire
 from haoperator.replica.connector import Connector
+from haoperator.replica.copying import Progress
+from haoperator.replica.courier import Interrupted
 from haoperator.replica.gate import Gate, Stuck
 from haoperator.replica.mounts import Mounts
 from haoperator.replica.outgoing import Outgoing, Phase
-from haoperator.replica.resync import Interrupted, Progress, Resync
+from haoperator.replica.resync import Resync
 from haoperator.replica.settings import Settings
 from haoperator.replica.standing import Standing
 
@@ -87,7 +89,7 @@ class PrimarySide:
     def hashes(self, seq: int, hashes: bytes) -> None:
         resync = self._resync
         if resync is not None:
-            resync.deliver(seq, hashes)
+            resync.courier.deliver(seq, hashes)
 
     def stream_begins(self, sock: socket.socket, *, resync: bool) -> bool:
         """The peer accepted. False if it is not wanted any more."""
@@ -157,7 +159,7 @@ class PrimarySide:
     def hand_over(self) -> bool:
         """Tell a synced peer that nothing is missing. True if it knows, within a bound."""
         token = secrets.token_bytes(16)
-        seq = self._outgoing.submit(0, 0, wire.Handover(token))
+        seq = self._outgoing.submit(0, 0, frames.Handover(token))
         self._hot.flush()
         if not self._hot.wait_acked(seq, HANDOVER_MS):
             log.warning("the peer did not take over within %d ms", HANDOVER_MS)
@@ -169,7 +171,7 @@ class PrimarySide:
     def pulse(self) -> None:
         """A sign of life for the standby."""
         if self._outgoing.attached:
-            self._hot.post(wire.Type.PING)
+            self._hot.post(frames.Type.PING)
 
     # The resync.
 
@@ -184,7 +186,7 @@ class PrimarySide:
     def _cancel_resync(self) -> None:
         resync, self._resync = self._resync, None
         if resync is not None:
-            resync.cancel()
+            resync.courier.cancel()
 
     def _run_resync(self, resync: Resync) -> None:
         try:
@@ -202,7 +204,7 @@ class PrimarySide:
     def _complete(self, resync: Resync) -> bool:
         """The last step, with nothing in flight. False: something moved, walk on."""
         standing = self._standing
-        synced = self._hot.submit_fsync(wire.Type.SYNCFS, 0, 0, b"", -1, 0, 0)
+        synced = self._hot.submit_fsync(frames.Type.SYNCFS, 0, 0, b"", -1, 0, 0)
         self._hot.flush()
         if not self._hot.wait_synced(synced, SYNCFS_MS):
             raise Interrupted
@@ -217,7 +219,7 @@ class PrimarySide:
             standing.put(peer_outdated=False)
             self._outgoing.phase = Phase.SYNCED
             lineage = standing.record.lineage
-            done = wire.Done(lineage.generation.encode(), json.dumps(lineage.history).encode())
+            done = frames.Done(lineage.generation.encode(), json.dumps(lineage.history).encode())
             seq = self._outgoing.submit(0, 0, done)
             self._hot.flush()
             self._gate.open()

@@ -79,6 +79,7 @@ def lookup(directory: Directory, header: abi.Header, body: bytes) -> bytes:
     with directory.namespace:
         node, st = directory.nodes.look(directory.nodes.get(header.node), name)
         node.lookups += 1
+    directory.crowd.joined(len(directory.nodes))
     return abi.pack_entry(node.id, st, directory.cache_seconds)
 
 

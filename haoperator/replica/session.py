@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from haoperator.replica import wire
+from haoperator.replica import frames, wire
 from haoperator.replica._hotpath import Applier
 from haoperator.replica.hashing import HashPool
 from haoperator.replica.incoming import Incoming
@@ -26,7 +26,7 @@ class Owner(Protocol):
     """What the standby's side learns from a session. Each is durable when it returns."""
 
     def handed_over(self, session: StandbySession, token: bytes) -> None: ...
-    def resynced(self, session: StandbySession, done: wire.Done) -> None: ...
+    def resynced(self, session: StandbySession, done: frames.Done) -> None: ...
     def failed(self, session: StandbySession, reason: str) -> None: ...
     def ended(self, session: StandbySession, *, closed: bool) -> None: ...
 
@@ -65,7 +65,7 @@ class StandbySession:
     def pulse(self) -> None:
         """A sign of life for the primary."""
         with contextlib.suppress(OSError):
-            self.applier.post(wire.Type.PING, 0, 0, b"")
+            self.applier.post(frames.Type.PING, 0, 0, b"")
 
     def close(self) -> None:
         """End the session and wait until nothing of it changes anything. Not from its threads."""
@@ -79,7 +79,7 @@ class StandbySession:
     def handed_over(self, token: bytes) -> None:
         self._owner.handed_over(self, token)
 
-    def resynced(self, done: wire.Done) -> None:
+    def resynced(self, done: frames.Done) -> None:
         self._owner.resynced(self, done)
 
     def _guard(self, work: Callable[[], None]) -> None:
@@ -93,7 +93,7 @@ class StandbySession:
         reason = err.strerror or str(err)
         self._owner.failed(self, reason)
         with contextlib.suppress(OSError):
-            nack = wire.Nack(reason.encode(errors="replace")[:1000])
+            nack = frames.Nack(reason.encode(errors="replace")[:1000])
             self.applier.post(wire.type_of(nack), 0, 0, wire.payload_of(nack))
         self.applier.close()
 

@@ -16,7 +16,7 @@ import time
 from typing import Any
 
 from haoperator.core.status import Stream
-from haoperator.replica import handshake, wire
+from haoperator.replica import frames, handshake
 from haoperator.replica.acceptance import KNOCKED, judge
 from haoperator.replica.listener import Listener
 from haoperator.replica.mounts import Mounts
@@ -108,7 +108,7 @@ class StandbySide:
             self._standing.token = token
             self._standing.say(stream=Stream.HANDED_OVER)
 
-    def resynced(self, session: StandbySession, done: wire.Done) -> None:
+    def resynced(self, session: StandbySession, done: frames.Done) -> None:
         if session is not self._session:
             raise OSError(errno.ESTALE, "the session was replaced")
         self._standing.put(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import socket
 import sys
 import threading
@@ -86,8 +87,10 @@ def main() -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(threadName)s %(message)s", stream=sys.stderr
     )
-    raise_limits()
     said = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    if "open_files" in said:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (said["open_files"], said["open_files"]))
+    raise_limits()
     settings = settings_from(said)
     engine = Engine(settings)
     if "LISTEN_FDS" in os.environ:

@@ -132,6 +132,7 @@ def test_sqlite_in_wal_mode_loses_no_commit(synced: Pair) -> None:
         for item in range(300):
             shop.execute("insert into sold values (?, ?)", (item, "x" * (item % 97)))
         a.power_cut()
+    b.wait_stream("lost")
     b.begin()
     with contextlib.closing(sqlite3.connect(b.path / "shop.db")) as shop:
         assert shop.execute("pragma integrity_check").fetchone() == ("ok",)

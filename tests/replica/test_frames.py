@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haoperator.replica import _hotpath, abi, wire
+from haoperator.replica import _hotpath, abi, frames, wire
 
 SOURCE = Path(wire.__file__).parent
 
@@ -25,7 +25,7 @@ def test_c_and_python_number_frames_alike() -> None:
     numbers = dict(re.findall(r"FRAME_(\w+) = (\d+)", header))
     assert numbers
     for name, number in numbers.items():
-        assert wire.Type[name] == int(number)
+        assert frames.Type[name] == int(number)
 
 
 @given(st.data())
@@ -39,7 +39,7 @@ def test_every_frame_survives_the_wire(data: st.DataObject) -> None:
     layouts: list[Any] = sorted(wire.LAYOUT.items(), key=str)
     cls, (number, codes) = data.draw(st.sampled_from(layouts))
     frame = cls(*(data.draw(values[code]) for code in codes))
-    unpack = wire.from_peer if cls in (wire.Nack, wire.Hashes) else wire.from_primary
+    unpack = wire.from_peer if cls in (frames.Nack, frames.Hashes) else wire.from_primary
     payload = wire.payload_of(frame)
     assert unpack(number, payload) == frame
     with pytest.raises(wire.Rubbish):
@@ -61,7 +61,7 @@ def test_random_bytes_are_rubbish_or_a_frame(number: int, payload: bytes) -> Non
 
 @given(st.lists(st.tuples(st.binary(min_size=1), st.integers(0, 2**32 - 1), st.binary())))
 def test_entries_survive_the_wire(entries: list[tuple[bytes, int, bytes]]) -> None:
-    packed = [wire.Entry(name, mode, 1, 2, target) for name, mode, target in entries]
+    packed = [frames.Entry(name, mode, 1, 2, target) for name, mode, target in entries]
     data = b"".join(wire.pack(wire.ENTRY, entry) for entry in packed)
     assert wire.unpack_entries(data) == packed
 
@@ -89,9 +89,9 @@ def test_frames_may_come_in_any_pieces(tmp_path: Path) -> None:
         applier.bind(7, target)
         stream = b""
         for seq in range(1, 50):
-            body = struct.pack("<QqII", (seq - 1) * 3, wire.NO_TIME, 0, 0) + b"abc"
+            body = struct.pack("<QqII", (seq - 1) * 3, frames.NO_TIME, 0, 0) + b"abc"
             stream += struct.pack("<IHHQQ", 24 + len(body), 16, 0, seq, 7) + body
-        stream += struct.pack("<IHHQQ", 24, wire.Type.UNBIND, 0, 50, 7)
+        stream += struct.pack("<IHHQQ", 24, frames.Type.UNBIND, 0, 50, 7)
 
         def send() -> None:
             for at in range(0, len(stream), 7):
@@ -99,6 +99,6 @@ def test_frames_may_come_in_any_pieces(tmp_path: Path) -> None:
 
         sender = threading.Thread(target=send)
         sender.start()
-        assert applier.next(5000) == (wire.Type.UNBIND, 0, 50, 7, b"")
+        assert applier.next(5000) == (frames.Type.UNBIND, 0, 50, 7, b"")
         sender.join()
     assert (tmp_path / "file").read_bytes() == b"abc" * 49

@@ -10,7 +10,7 @@ import struct
 
 import pytest
 
-from haoperator.replica import handshake, wire
+from haoperator.replica import frames, handshake, wire
 from haoperator.replica.handshake import HandshakeError
 from tests.replica.pair import KEY, Pair, wait_for
 from tests.replica.trees import assert_equal_trees
@@ -139,10 +139,10 @@ def test_paths_that_leave_the_directory_are_refused(pair: Pair, path: bytes) -> 
     with connect(pair) as sock:
         answer = handshake.as_primary(sock, bytes.fromhex(KEY), hello)
         assert answer == {"accept": "resync"}
-        make = wire.Make(path, 0o100644, 0, 0, 0, 0, 0, b"", b"")
-        sock.sendall(frame(wire.Type.MAKE, 1, wire.payload_of(make), node=5))
-        rename = wire.Rename(path, b"x", 0, 0, 0)
-        sock.sendall(frame(wire.Type.RENAME, 2, wire.payload_of(rename)))
+        make = frames.Make(path, 0o100644, 0, 0, 0, 0, 0, b"", b"")
+        sock.sendall(frame(frames.Type.MAKE, 1, wire.payload_of(make), node=5))
+        rename = frames.Rename(path, b"x", 0, 0, 0)
+        sock.sendall(frame(frames.Type.RENAME, 2, wire.payload_of(rename)))
         sock.settimeout(0.3)
         try:
             while sock.recv(4096):
@@ -160,10 +160,10 @@ BROKEN = [
     frame(16, 1, b"short", node=1),
     frame(999, 1, b""),
     frame(16, 7, bytes(24), node=1),
-    frame(wire.Type.ACK, 0, b""),
-    frame(wire.Type.REMOVE, 1, b"\xff\xff\xff\xff"),
-    frame(wire.Type.REMOVE, 1, wire.payload_of(wire.Remove(b"x", 0, 0)) + b"more"),
-    frame(wire.Type.REMOVE, 1, wire.payload_of(wire.Remove(b"x", 0, 0)), directory=9),
+    frame(frames.Type.ACK, 0, b""),
+    frame(frames.Type.REMOVE, 1, b"\xff\xff\xff\xff"),
+    frame(frames.Type.REMOVE, 1, wire.payload_of(frames.Remove(b"x", 0, 0)) + b"more"),
+    frame(frames.Type.REMOVE, 1, wire.payload_of(frames.Remove(b"x", 0, 0)), directory=9),
 ]
 
 

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attributes, extended attributes and allocation of what is there.
+
+These run under the node lock as well: the order of changes to one inode, writes among
+them, is the order of their frames.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from typing import TYPE_CHECKING
+
+from haoperator.replica import _hotpath, abi, frames
+from haoperator.replica.abi import Valid
+from haoperator.replica.change import Change, resent
+
+if TYPE_CHECKING:
+    from haoperator.replica.directory import Directory
+    from haoperator.replica.nodes import Node
+
+
+def _address(directory: Directory, node: Node) -> tuple[int, bytes] | None:
+    """How a frame names an inode: (node id, path). None: the peer need not know."""
+    if not directory.outgoing.attached:
+        return None
+    if directory.outgoing.is_bound(node):
+        return node.id, b""
+    path = directory.nodes.path(node)
+    if path is None:
+        directory.require_nameless(node)
+        return None
+    return 0, path
+
+
+def setattr_(directory: Directory, header: abi.Header, body: bytes) -> Change:
+    fields = abi.SETATTR_IN.unpack_from(body)
+    valid, size = Valid(fields[0] & 0xFFF), fields[3]
+    node = directory.nodes.get(header.node)
+    address = _address(directory, node)
+    _set_owner(node, valid, fields[13], fields[14])
+    if valid & Valid.MODE:
+        os.chmod(node.magic, stat.S_IMODE(fields[11]))
+    if valid & Valid.SIZE:
+        os.truncate(node.magic, size)
+    if valid & Valid.KILL_SUIDGID:
+        _kill_suidgid(node)
+    _set_times(node, valid, fields)
+    st = os.fstat(node.fd)
+    answer = abi.pack_attr_out(st, directory.cache_seconds)
+    if address is None:
+        return 0, None, answer
+    return address[0], _results(address[1], valid, st), answer
+
+
+def _set_owner(node: Node, valid: Valid, uid: int, gid: int) -> None:
+    if valid & (Valid.UID | Valid.GID):
+        os.chown(node.magic, uid if valid & Valid.UID else -1, gid if valid & Valid.GID else -1)
+
+
+def _kill_suidgid(node: Node) -> None:
+    mode = stat.S_IMODE(os.fstat(node.fd).st_mode)
+    kept = mode & ~stat.S_ISUID
+    if kept & stat.S_IXGRP:
+        kept &= ~stat.S_ISGID
+    if kept != mode:
+        os.chmod(node.magic, kept)
+
+
+def _set_times(node: Node, valid: Valid, fields: tuple[int, ...]) -> None:
+    if not valid & (Valid.ATIME | Valid.MTIME):
+        return
+    atime = fields[5] * 1_000_000_000 + fields[8] if valid & Valid.ATIME else None
+    mtime = fields[6] * 1_000_000_000 + fields[9] if valid & Valid.MTIME else None
+    if valid & (Valid.ATIME_NOW | Valid.MTIME_NOW):
+        now = time.time_ns()
+        atime = now if valid & Valid.ATIME_NOW else atime
+        mtime = now if valid & Valid.MTIME_NOW else mtime
+    _hotpath.set_times(node.fd, atime, mtime)
+
+
+def _results(path: bytes, valid: Valid, st: os.stat_result) -> frames.Setattr:
+    if valid & (Valid.UID | Valid.GID | Valid.KILL_SUIDGID) and not stat.S_ISLNK(st.st_mode):
+        valid |= Valid.MODE
+    if valid & Valid.SIZE:
+        valid |= Valid.MTIME
+    return frames.Setattr(
+        path,
+        valid,
+        st.st_mode,
+        st.st_uid,
+        st.st_gid,
+        st.st_size,
+        st.st_atime_ns if valid & Valid.ATIME else frames.NO_TIME,
+        st.st_mtime_ns if valid & Valid.MTIME else frames.NO_TIME,
+    )
+
+
+def fallocate(directory: Directory, header: abi.Header, body: bytes) -> Change:
+    _, offset, length, mode, _ = abi.FALLOCATE_IN.unpack_from(body)
+    node = directory.nodes.get(header.node)
+    fd = directory.data_fd(node)
+    bound = directory.outgoing.bind(directory, node)
+    _hotpath.fallocate(fd, mode, offset, length)
+    frame = frames.Fallocate(mode, offset, length, os.fstat(fd).st_mtime_ns)
+    return node.id, frame if bound else None, b""
+
+
+def setxattr(directory: Directory, header: abi.Header, body: bytes) -> Change:
+    size, flags, special, _ = abi.SETXATTR_IN.unpack_from(body)
+    name, at = abi.name_in(body, abi.SETXATTR_IN.size)
+    value = body[at : at + size]
+    node = directory.nodes.get(header.node)
+    address = _address(directory, node)
+    try:
+        os.setxattr(node.magic, name, value, flags)
+    except FileExistsError:
+        if not resent(header):
+            raise
+    frame = frames.Setxattr(address[1], name, value) if address else None
+    if special & abi.SETXATTR_ACL_KILL_SGID:
+        os.chmod(node.magic, stat.S_IMODE(os.fstat(node.fd).st_mode) & ~stat.S_ISGID)
+        if address and frame:
+            directory.outgoing.submit(directory.index, address[0], frame)
+            st = os.fstat(node.fd)
+            return address[0], _results(address[1], Valid.MODE, st), b""
+    return address[0] if address else 0, frame, b""
+
+
+def removexattr(directory: Directory, header: abi.Header, body: bytes) -> Change:
+    name, _ = abi.name_in(body)
+    node = directory.nodes.get(header.node)
+    address = _address(directory, node)
+    try:
+        os.removexattr(node.magic, name)
+    except OSError as err:
+        if err.errno != errno.ENODATA or not resent(header):
+            raise
+    if address is None:
+        return 0, None, b""
+    return address[0], frames.Removexattr(address[1], name), b""

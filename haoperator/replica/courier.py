@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The frames of a resync on their way to the peer, and the peer's answers to them."""
+
+from __future__ import annotations
+
+import collections
+import struct
+import threading
+
+from haoperator.replica import frames
+from haoperator.replica.directory import Directory
+from haoperator.replica.nodes import Node
+from haoperator.replica.outgoing import Outgoing
+
+IN_FLIGHT = 64
+"""Frames of the walk that the peer may be behind."""
+ANSWER_SECONDS = 60.0
+
+_SYNCDATA = struct.Struct("<QqII")
+
+
+class Interrupted(Exception):
+    """The stream ended, or the role changed. A resync simply begins again."""
+
+
+class Courier:
+    """For one resync, on the stream that is attached when it is made.
+
+    What comes too late for that stream raises Interrupted and is not sent on another.
+    """
+
+    def __init__(self, outgoing: Outgoing) -> None:
+        self.outgoing = outgoing
+        self.hot = outgoing.hot
+        self.epoch = outgoing.epoch
+        self._in_flight: collections.deque[int] = collections.deque()
+        self._answers: dict[int, bytes] = {}
+        self._changed = threading.Condition()
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """Make the walk raise Interrupted soon. Callable in any thread."""
+        with self._changed:
+            self._cancelled = True
+            self._changed.notify_all()
+
+    def check(self) -> None:
+        if self._cancelled:
+            raise Interrupted
+
+    def submit(self, directory: Directory, node: int, frame: frames.Frame) -> int:
+        """Append a frame; its seq."""
+        return self._sent(self.outgoing.submit(directory.index, node, frame, self.epoch))
+
+    def submit_data(self, directory: Directory, node: Node, place: int, data: bytes) -> None:
+        """Append a block of a file. The node lock is held: it is true at this place."""
+        payload = _SYNCDATA.pack(place, frames.NO_TIME, 0, 0) + data
+        kind = frames.Type.SYNCDATA
+        self._sent(self.hot.submit(kind, directory.index, node.id, payload, -1, 0, b"", self.epoch))
+
+    def _sent(self, seq: int) -> int:
+        if not seq:
+            raise Interrupted  # another stream, or none
+        self._in_flight.append(seq)
+        return seq
+
+    def settle(self) -> None:
+        """Send, and do not run far ahead of the peer. Hold no lock."""
+        self.check()
+        self.hot.flush()
+        while len(self._in_flight) > IN_FLIGHT:
+            if not self.hot.wait_acked(self._in_flight.popleft(), int(ANSWER_SECONDS * 1000)):
+                raise Interrupted
+
+    def deliver(self, seq: int, hashes: bytes) -> None:
+        """The peer's answer to a HASH. Callable in any thread."""
+        with self._changed:
+            self._answers[seq] = hashes
+            self._changed.notify_all()
+
+    def answer(self, seq: int) -> bytes:
+        """Wait for the answer to the HASH that was submitted as `seq`."""
+        with self._changed:
+            got = self._changed.wait_for(
+                lambda: seq in self._answers or self._cancelled, ANSWER_SECONDS
+            )
+            self.check()
+            if not got:
+                raise Interrupted
+            return self._answers.pop(seq)

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The frames of the replication stream, and what each means (wire.py lays them out).
+
+Every frame has a header: length, type, directory, seq, node (see frames.h). `node` is the
+primary's id of an inode, and 0 where there is none. Paths are bytes, relative to the
+replicated directory, without a leading slash; the directory itself is the empty path.
+
+WRITE, SYNCDATA, FSYNC, PING, ACK and SYNCED are spoken in C.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+NO_TIME = -(1 << 63)
+"""Leave this time as it is."""
+LISTING_PART = 512
+"""Entries in one LISTING frame at most."""
+
+
+class Type(IntEnum):
+    PING = 1
+    ACK = 2
+    SYNCED = 3
+    NACK = 4
+    HASHES = 5
+    WRITE = 16
+    SYNCDATA = 17
+    FSYNC = 18
+    BIND = 19
+    UNBIND = 20
+    MAKE = 21
+    TMPFILE = 22
+    LINK = 23
+    REMOVE = 24
+    RENAME = 25
+    SETATTR = 26
+    SETXATTR = 27
+    REMOVEXATTR = 28
+    FALLOCATE = 29
+    LISTING = 32
+    META = 33
+    HASH = 34
+    SYNCFS = 35
+    HANDOVER = 36
+    DONE = 37
+
+
+class Nack(NamedTuple):
+    """Peer: a frame could not be applied; this copy is outdated from now on."""
+
+    reason: bytes
+
+
+class Hashes(NamedTuple):
+    """Peer: the 16-byte hashes of the blocks that HASH (named by seq) asked for.
+
+    They may end early: the file is shorter, or not there.
+    """
+
+    hashes: bytes
+
+
+class FsyncPath(NamedTuple):
+    """Bring a directory (node 0) to disk; answered by SYNCED."""
+
+    path: bytes
+
+
+class Bind(NamedTuple):
+    """From here on, `node` means the regular file at `path`."""
+
+    path: bytes
+
+
+class Unbind(NamedTuple):
+    """`node` is not named again before another BIND."""
+
+
+class Make(NamedTuple):
+    """Something new at `path`, of the type in `mode`. A regular file is bound to `node`."""
+
+    path: bytes
+    mode: int
+    uid: int
+    gid: int
+    device: int
+    mtime_ns: int
+    parent_mtime_ns: int
+    target: bytes
+    acl: bytes
+
+
+class Tmpfile(NamedTuple):
+    """A nameless regular file below the directory `path`, bound to `node`."""
+
+    path: bytes
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+
+
+class Link(NamedTuple):
+    """A further name for `node` if it is bound, else for what is at `source`."""
+
+    source: bytes
+    path: bytes
+    parent_mtime_ns: int
+
+
+class Remove(NamedTuple):
+    """unlink(2), or rmdir(2) where `directory` is 1."""
+
+    path: bytes
+    directory: int
+    parent_mtime_ns: int
+
+
+class Rename(NamedTuple):
+    """renameat2(2) with its flags."""
+
+    old: bytes
+    new: bytes
+    flags: int
+    old_parent_mtime_ns: int
+    new_parent_mtime_ns: int
+
+
+class Setattr(NamedTuple):
+    """The fields that `valid` (abi.Valid) names, of `node` if bound, else of `path`.
+
+    The times are results, not requests: they hold for whatever changed them.
+    """
+
+    path: bytes
+    valid: int
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    atime_ns: int
+    mtime_ns: int
+
+
+class Setxattr(NamedTuple):
+    """An extended attribute of `node` if bound, else of `path`."""
+
+    path: bytes
+    name: bytes
+    value: bytes
+
+
+class Removexattr(NamedTuple):
+    """An extended attribute of `node` if bound, else of `path`, is gone."""
+
+    path: bytes
+    name: bytes
+
+
+class Fallocate(NamedTuple):
+    """fallocate(2) on `node`, with its mode."""
+
+    mode: int
+    offset: int
+    length: int
+    mtime_ns: int
+
+
+class Listing(NamedTuple):
+    """A directory of the primary as it is now: the peer makes its own like it.
+
+    `part` counts up from 0; the one with `last` 1 ends it, and only then are names
+    removed that were in none. `entries` are packed `Entry`s.
+    """
+
+    path: bytes
+    part: int
+    last: int
+    mtime_ns: int
+    entries: bytes
+
+
+class Entry(NamedTuple):
+    """One name in a LISTING. `group` is the same for all names of one inode, 0: only one."""
+
+    name: bytes
+    mode: int
+    device: int
+    group: int
+    target: bytes
+
+
+class Meta(NamedTuple):
+    """Everything about `path` but its content. `xattrs` are packed `Xattr`s: all of them."""
+
+    path: bytes
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+    xattrs: bytes
+
+
+class Xattr(NamedTuple):
+    """One extended attribute in a META."""
+
+    name: bytes
+    value: bytes
+
+
+class Hash(NamedTuple):
+    """Asks for the hashes of some blocks of `node` from `offset` on; answered by HASHES."""
+
+    offset: int
+    blocks: int
+
+
+class Syncfs(NamedTuple):
+    """Bring everything to disk; answered by SYNCED."""
+
+
+class Handover(NamedTuple):
+    """The primary demotes in order: nothing is missing, `token` proves it later."""
+
+    token: bytes
+
+
+class Done(NamedTuple):
+    """The resync is complete: this copy is the primary's, as of this place in the stream."""
+
+    generation: bytes
+    history: bytes
+
+
+FromPrimary = (
+    FsyncPath
+    | Bind
+    | Unbind
+    | Make
+    | Tmpfile
+    | Link
+    | Remove
+    | Rename
+    | Setattr
+    | Setxattr
+    | Removexattr
+    | Fallocate
+    | Listing
+    | Meta
+    | Hash
+    | Syncfs
+    | Handover
+    | Done
+)
+FromPeer = Nack | Hashes
+Frame = FromPrimary | FromPeer
