@@ -22,6 +22,7 @@ class DataRecord:
     up_to_date: bool = False
     last_primary: bool = False
     peer_outdated: bool = False
+    base: str = ""
 
     @property
     def lineage(self) -> Lineage:

@@ -136,6 +136,7 @@ SETXATTR_IN = struct.Struct("<IIII")
 SETXATTR_COMPAT_IN = struct.Struct("<II")
 GETXATTR_IN = struct.Struct("<II")
 READ_IN = struct.Struct("<QQIIQII")
+WRITE_IN = READ_IN
 RELEASE_IN = struct.Struct("<QIIQ")
 FSYNC_IN = struct.Struct("<QII")
 FALLOCATE_IN = struct.Struct("<QQQII")

@@ -17,13 +17,22 @@ class Verdict:
     """What the standby answers. `refuse` is a word for programs, `reason` for people."""
 
     resync: bool = False
+    partial: bool = False
+    """Both know what may differ: only that is compared."""
     refuse: str = ""
     reason: str = ""
 
     def to_json(self) -> dict[str, Any]:
         if self.refuse:
             return {"refuse": self.refuse, "reason": self.reason}
-        return {"accept": "resync" if self.resync else "synced"}
+        return {"accept": self.mode}
+
+    @property
+    def mode(self) -> str:
+        """ "synced": nothing is missing. "noted": what both noted is compared. "whole": all is."""
+        if not self.resync:
+            return "synced"
+        return "noted" if self.partial else "whole"
 
 
 KNOCKED = Verdict(refuse="knock", reason="heard")
@@ -54,4 +63,5 @@ def judge(
         return Verdict(refuse=relation, reason=f"{settings.node} has newer data")
     shown = bytes.fromhex(said["token"])
     missed_nothing = bool(shown) and shown == token and record.consistent
-    return Verdict(resync=not (relation is Relation.EQUAL and missed_nothing))
+    same_base = bool(record.base) and record.base == str(said["base"])
+    return Verdict(resync=not (relation is Relation.EQUAL and missed_nothing), partial=same_base)

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from haoperator.replica.nodes import Node
 
 
+MOVES_THE_REST = 0x08 | 0x20
+"""FALLOC_FL_COLLAPSE_RANGE and FALLOC_FL_INSERT_RANGE."""
+
+
 def _address(directory: Directory, node: Node) -> tuple[int, bytes] | None:
     """How a frame names an inode: (node id, path). None: the peer need not know."""
     if not directory.outgoing.attached:
@@ -40,6 +44,11 @@ def setattr_(directory: Directory, header: abi.Header, body: bytes) -> Change:
     valid, size = Valid(fields[0] & 0xFFF), fields[3]
     node = directory.nodes.get(header.node)
     address = _address(directory, node)
+    if valid & Valid.SIZE:
+        sizes = size, os.fstat(node.fd).st_size
+        directory.tracker.content(node, min(sizes), max(sizes))
+    else:
+        directory.tracker.attributes(node)
     _set_owner(node, valid, fields[13], fields[14])
     if valid & Valid.MODE:
         os.chmod(node.magic, stat.S_IMODE(fields[11]))
@@ -103,6 +112,10 @@ def fallocate(directory: Directory, header: abi.Header, body: bytes) -> Change:
     node = directory.nodes.get(header.node)
     fd = directory.data_fd(node)
     bound = directory.outgoing.bind(directory, node)
+    end = offset + length
+    if mode & MOVES_THE_REST:
+        end = max(end, os.fstat(fd).st_size + length)
+    directory.tracker.content(node, offset, end)
     _hotpath.fallocate(fd, mode, offset, length)
     frame = frames.Fallocate(mode, offset, length, os.fstat(fd).st_mtime_ns)
     return node.id, frame if bound else None, b""
@@ -114,6 +127,7 @@ def setxattr(directory: Directory, header: abi.Header, body: bytes) -> Change:
     value = body[at : at + size]
     node = directory.nodes.get(header.node)
     address = _address(directory, node)
+    directory.tracker.attributes(node)
     try:
         os.setxattr(node.magic, name, value, flags)
     except FileExistsError:
@@ -133,6 +147,7 @@ def removexattr(directory: Directory, header: abi.Header, body: bytes) -> Change
     name, _ = abi.name_in(body)
     node = directory.nodes.get(header.node)
     address = _address(directory, node)
+    directory.tracker.attributes(node)
     try:
         os.removexattr(node.magic, name)
     except OSError as err:

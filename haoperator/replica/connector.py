@@ -25,6 +25,9 @@ OUTDATED_SECONDS = 5.0
 """After a standby could not apply something: what ailed it is likely to be there still, and
 each new stream begins with a comparison of everything."""
 
+MODES = ("whole", "noted", "synced")
+"""How a standby takes a stream (acceptance.Verdict.mode)."""
+
 log = logging.getLogger(__name__)
 
 
@@ -37,10 +40,11 @@ class Owner(Protocol):
     def wants_knock(self) -> bool: ...
     def peer_answers(self) -> None: ...
     def hello(self) -> dict[str, Any]: ...
-    def stream_begins(self, sock: socket.socket, *, resync: bool) -> bool: ...
+    def stream_begins(self, sock: socket.socket, mode: str) -> bool: ...
     def stream_ended(self, *, closed: bool) -> None: ...
     def receive(self) -> wire.Received: ...
     def hashes(self, seq: int, hashes: bytes) -> None: ...
+    def marks(self, marks: frames.Marks) -> None: ...
     def refused(self, reason: str) -> None: ...
 
 
@@ -103,19 +107,19 @@ class Connector:
         self._owner.peer_answers()
         if not streaming:
             return True
-        if answer.get("accept") not in ("resync", "synced"):
+        if answer.get("accept") not in MODES:
             self._owner.refused(str(answer.get("reason", "no reason given")))
             return True
         sock.settimeout(None)
         self._sock = sock
         try:
-            self._hold(sock, resync=answer["accept"] == "resync")
+            self._hold(sock, str(answer["accept"]))
         finally:
             self._sock = None
         return False
 
-    def _hold(self, sock: socket.socket, *, resync: bool) -> None:
-        if not self._owner.stream_begins(sock, resync=resync):
+    def _hold(self, sock: socket.socket, mode: str) -> None:
+        if not self._owner.stream_begins(sock, mode):
             return
         closed = False
         try:
@@ -124,6 +128,8 @@ class Connector:
                 frame = wire.from_peer(type_number, payload)
                 if isinstance(frame, frames.Hashes):
                     self._owner.hashes(seq, frame.hashes)
+                elif isinstance(frame, frames.Marks):
+                    self._owner.marks(frame)
                 elif isinstance(frame, frames.Nack):
                     log.error("the standby is outdated: %s", frame.reason.decode(errors="replace"))
                     self._not_before = time.monotonic() + OUTDATED_SECONDS

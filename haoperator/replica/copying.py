@@ -16,7 +16,8 @@ from haoperator.replica import frames, wire
 from haoperator.replica.abi import Valid
 from haoperator.replica.courier import Courier
 from haoperator.replica.directory import Directory
-from haoperator.replica.hashing import BLOCK, HASH_BYTES, MOST_BLOCKS, block_hash, hash_blocks
+from haoperator.replica.hashing import HASH_BYTES, MOST_BLOCKS, block_hash, hash_blocks
+from haoperator.replica.marks import BLOCK, ZONE_BLOCKS, Range, merged
 from haoperator.replica.nodes import Node
 
 
@@ -49,8 +50,14 @@ class Copier:
         finally:
             self._hot.unlock(node.id)
 
-    def copy(self, directory: Directory, node: Node, progress: Progress) -> None:
-        """Make the peer's content equal. Hold no lock."""
+    def copy(
+        self,
+        directory: Directory,
+        node: Node,
+        progress: Progress,
+        ranges: list[Range] | None,
+    ) -> None:
+        """Make the peer's content equal: the first zone and `ranges`, None: all. Hold no lock."""
         fd = os.open(node.magic, os.O_RDONLY | os.O_NOATIME | os.O_CLOEXEC)
         try:
             with self.order(node):
@@ -58,20 +65,31 @@ class Copier:
                 no = frames.NO_TIME
                 length = frames.Setattr(b"", Valid.SIZE, 0, 0, 0, size, no, no)
                 self._courier.submit(directory, node.id, length)
-            for offset in range(0, size, BLOCK * MOST_BLOCKS):
-                count = min(MOST_BLOCKS, -(-(size - offset) // BLOCK))
-                asked = self._courier.submit(directory, node.id, frames.Hash(offset, count))
-                self._hot.flush()
-                mine = hash_blocks(fd, offset, count)
-                theirs = self._courier.answer(asked)
-                for at in range(0, len(mine), HASH_BYTES):
-                    their = theirs[at : at + HASH_BYTES]
-                    if mine[at : at + HASH_BYTES] != their:
-                        place = offset + at // HASH_BYTES * BLOCK
-                        progress.copied += self._copy_block(directory, node, fd, place, their)
-                progress.compared += min(size - offset, count * BLOCK)
+            last = -(-size // BLOCK) - 1
+            if ranges is None:
+                ranges = [Range(0, last)]
+            else:
+                ranges = merged([Range(0, ZONE_BLOCKS - 1), *ranges])
+            for first, end in ranges:
+                for at in range(first, min(end, last) + 1, MOST_BLOCKS):
+                    count = min(MOST_BLOCKS, min(end, last) + 1 - at)
+                    self._compare(directory, node, fd, at * BLOCK, count, progress)
+                    progress.compared += min(size - at * BLOCK, count * BLOCK)
         finally:
             os.close(fd)
+
+    def _compare(
+        self, directory: Directory, node: Node, fd: int, offset: int, count: int, progress: Progress
+    ) -> None:
+        asked = self._courier.submit(directory, node.id, frames.Hash(offset, count))
+        self._hot.flush()
+        mine = hash_blocks(fd, offset, count)
+        theirs = self._courier.answer(asked)
+        for at in range(0, len(mine), HASH_BYTES):
+            their = theirs[at : at + HASH_BYTES]
+            if mine[at : at + HASH_BYTES] != their:
+                place = offset + at // HASH_BYTES * BLOCK
+                progress.copied += self._copy_block(directory, node, fd, place, their)
 
     def _copy_block(
         self, directory: Directory, node: Node, fd: int, place: int, their: bytes

@@ -7,7 +7,7 @@ import collections
 import struct
 import threading
 
-from haoperator.replica import frames
+from haoperator.replica import frames, marks, wire
 from haoperator.replica.directory import Directory
 from haoperator.replica.nodes import Node
 from haoperator.replica.outgoing import Outgoing
@@ -15,6 +15,7 @@ from haoperator.replica.outgoing import Outgoing
 IN_FLIGHT = 64
 """Frames of the walk that the peer may be behind."""
 ANSWER_SECONDS = 60.0
+MOST_MARKS_BYTES = 64 * 1024 * 1024
 
 _SYNCDATA = struct.Struct("<QqII")
 
@@ -37,6 +38,9 @@ class Courier:
         self._answers: dict[int, bytes] = {}
         self._changed = threading.Condition()
         self._cancelled = False
+        self._marks = bytearray()
+        self._marks_whole = False
+        self._peers_marks: list[marks.Mark] = []
 
     def cancel(self) -> None:
         """Make the walk raise Interrupted soon. Callable in any thread."""
@@ -77,6 +81,31 @@ class Courier:
         with self._changed:
             self._answers[seq] = hashes
             self._changed.notify_all()
+
+    def deliver_marks(self, part: frames.Marks) -> None:
+        """What the peer noted comes in parts. Callable in any thread. Raises Rubbish."""
+        with self._changed:
+            self._marks += part.marks
+            self._marks_whole = bool(part.last)
+            if self._marks_whole:
+                try:
+                    self._peers_marks = marks.whole(bytes(self._marks))
+                except marks.Broken as err:
+                    raise wire.Rubbish(str(err)) from err
+            elif len(self._marks) > MOST_MARKS_BYTES:
+                raise wire.Rubbish("marks without end")
+            self._changed.notify_all()
+
+    def peers_marks(self) -> list[marks.Mark]:
+        """Wait for all that the peer noted. Raises Interrupted."""
+        with self._changed:
+            got = self._changed.wait_for(
+                lambda: self._marks_whole or self._cancelled, ANSWER_SECONDS
+            )
+            self.check()
+            if not got:
+                raise Interrupted
+            return self._peers_marks
 
     def answer(self, seq: int) -> bytes:
         """Wait for the answer to the HASH that was submitted as `seq`."""

@@ -13,10 +13,12 @@ from collections.abc import Callable
 
 from haoperator.core.status import Role
 from haoperator.replica import _hotpath, abi, changing, reading
+from haoperator.replica.intent import IntentLog
 from haoperator.replica.limits import Crowd
 from haoperator.replica.nodelog import LoggedName, NodeLog
 from haoperator.replica.nodes import Node, NodeIds, NodeTable
 from haoperator.replica.outgoing import Outgoing, Phase
+from haoperator.replica.tracking import Tracker
 
 THREADS = 8
 SHORT_LOG = 1024 * 1024
@@ -44,6 +46,7 @@ class Directory:
         outgoing: Outgoing,
         ids: NodeIds,
         node_log: NodeLog,
+        intent_log: IntentLog,
         crowd: Crowd,
     ) -> None:
         self.name = name
@@ -58,6 +61,7 @@ class Directory:
         self.crowd = crowd
         self.namespace = threading.Lock()
         self.nodes = NodeTable(root_fd, ids, node_log, self._dropped)
+        self.tracker = Tracker(name, self.nodes, self.hot, intent_log)
         self.primary = False
         self.accepts_writers = False
         self.listings = reading.Listings()
@@ -210,6 +214,8 @@ class Directory:
                     self.data_fd(node)
                     if changes:
                         self.outgoing.bind(self, node)
+                    if header.opcode == abi.Op.WRITE:
+                        self._note(node, request)
             finally:
                 if changes:
                     self.hot.leave()
@@ -217,6 +223,10 @@ class Directory:
                 return
             # the stream changed in between
         raise OSError(errno.EIO, "the stream does not stand still")
+
+    def _note(self, node: Node, request: bytes) -> None:
+        _, offset, size, *_ = abi.WRITE_IN.unpack_from(request, abi.IN_HEADER.size)
+        self.tracker.written(node, offset, offset + size)
 
     def _dropped(self, node: Node) -> None:
         self.outgoing.dropped(self, node)

@@ -15,9 +15,11 @@ from haoperator.core.status import Role, Stream
 from haoperator.replica._hotpath import HotPath
 from haoperator.replica.copying import Progress
 from haoperator.replica.directory import Directory
-from haoperator.replica.gate import Gate
+from haoperator.replica.gate import Gate, Stuck
+from haoperator.replica.intent import IntentLog
 from haoperator.replica.mounts import CACHES_SECONDS, Mounts
 from haoperator.replica.outgoing import Outgoing
+from haoperator.replica.periods import Periods
 from haoperator.replica.primary import PrimarySide
 from haoperator.replica.record import RecordStore
 from haoperator.replica.settings import Settings
@@ -43,16 +45,24 @@ class Engine:
         self.hot = HotPath()
         self._standing = Standing(RecordStore(settings.record_path), changed)
         outgoing = Outgoing(self.hot)
-        self._mounts = Mounts(settings, outgoing)
+        intent_log = IntentLog(settings.record_path.with_name("intent-log"))
+        self._mounts = Mounts(settings, outgoing, intent_log)
         self._gate = Gate(self.hot, self._mounts.dispatch)
-        self._primary = PrimarySide(settings, self._standing, self._mounts, outgoing, self._gate)
-        self._standby = StandbySide(settings, self._standing, self._mounts)
+        self._periods = Periods(intent_log, self._mounts, self.hot)
+        self._primary = PrimarySide(
+            settings, self._standing, self._mounts, outgoing, self._gate, self._periods
+        )
+        self._standby = StandbySide(settings, self._standing, self._mounts, self._periods)
+        if not intent_log.trusted and self._standing.record.base:
+            log.error("the intent log is missing or damaged: everything will be compared")
+            self._standing.put(base="")
         self._unmounted = unmounted
 
     def start(self) -> None:
         """Listen, and look for the peer. Directories may come before or after."""
         threading.Thread(target=self._pulse, name="pulse", daemon=True).start()
         threading.Thread(target=self._housekeep, name="housekeep", daemon=True).start()
+        threading.Thread(target=self._checkpoint, name="checkpoint", daemon=True).start()
         self._standby.listener.start()
         self._primary.connector.start()
 
@@ -121,6 +131,8 @@ class Engine:
                 self._gate.park()
                 self._standing.say(role=Role.HELD)
             directory.become(self.role)
+            if self.role is Role.PRIMARY:
+                self._periods.begin()
             directory.start(self._directory_unmounted)
             if restored:
                 directory.resend()
@@ -157,6 +169,7 @@ class Engine:
                 # on alone, whatever was feared when this one was marked outdated.
                 standing.put(last_primary=True, up_to_date=True)
             self._mounts.become(Role.PRIMARY)
+            self._periods.begin()
             self._gate.park()
             alone = self.record.peer_outdated
             standing.say(Role.PRIMARY, Stream.ALONE if alone else Stream.HELD)
@@ -200,6 +213,7 @@ class Engine:
                 self._gate.open()
             raise
         self._primary.release(0)
+        self._periods.lose_peer()
         self._standing.say(stream=Stream.ALONE)
         self._gate.open()
 
@@ -212,6 +226,7 @@ class Engine:
             self._gate.refuse()
             handed_over = self.stream is Stream.SYNCED and self._primary.hand_over()
             self._primary.release(errno.EROFS)
+            self._periods.end()
             self._mounts.become(Role.SECONDARY)
             if handed_over:
                 standing.put(last_primary=False, up_to_date=True)
@@ -238,6 +253,19 @@ class Engine:
             self._standby.pulse()
             if self.stream is Stream.RESYNC:
                 self._standing.changed()
+
+    def checkpoint(self) -> None:
+        """Retire from the intent log what the disks of both nodes have. Raises OSError, Stuck."""
+        self._primary.checkpoint()
+
+    def _checkpoint(self) -> None:
+        """Apart from everything else, because disks may make it wait."""
+        ticker = threading.Event()
+        while not ticker.wait(self.settings.checkpoint_seconds):
+            try:
+                self.checkpoint()
+            except (OSError, Stuck) as err:
+                log.warning("nothing is retired from the intent log: %s", err)
 
     def _housekeep(self) -> None:
         """Apart from the signs of life, because the kernel may make it wait."""

@@ -25,6 +25,7 @@ class Type(IntEnum):
     SYNCED = 3
     NACK = 4
     HASHES = 5
+    MARKS = 6
     WRITE = 16
     SYNCDATA = 17
     FSYNC = 18
@@ -45,6 +46,8 @@ class Type(IntEnum):
     SYNCFS = 35
     HANDOVER = 36
     DONE = 37
+    HINT = 38
+    SETTLED = 39
 
 
 class Nack(NamedTuple):
@@ -60,6 +63,13 @@ class Hashes(NamedTuple):
     """
 
     hashes: bytes
+
+
+class Marks(NamedTuple):
+    """Peer: what it noted of its own changes (marks.py), in parts; `last` is 1 in the last."""
+
+    last: int
+    marks: bytes
 
 
 class FsyncPath(NamedTuple):
@@ -183,10 +193,14 @@ class Listing(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One name in a LISTING. `group` is the same for all names of one inode, 0: only one."""
+    """One name in a LISTING. `group` is the same for all names of one inode, 0: only one.
+
+    `known` 1: the peer has it as it is, and what follows will not bring all of it.
+    """
 
     name: bytes
     mode: int
+    known: int
     device: int
     group: int
     target: bytes
@@ -232,6 +246,22 @@ class Done(NamedTuple):
 
     generation: bytes
     history: bytes
+    base: bytes
+
+
+class Hint(NamedTuple):
+    """Before a resync: the primary renamed (marks.Kind) or linked this while the peer was
+    away. Done if it is still to be done; whatever it leads to is compared wholly."""
+
+    kind: int
+    old: bytes
+    new: bytes
+    flags: int
+
+
+class Settled(NamedTuple):
+    """Both copies are on disk as they were at some place of the stream that has passed: what
+    the peer noted as a primary is of no use any more."""
 
 
 FromPrimary = (
@@ -253,6 +283,8 @@ FromPrimary = (
     | Syncfs
     | Handover
     | Done
+    | Hint
+    | Settled
 )
-FromPeer = Nack | Hashes
+FromPeer = Nack | Hashes | Marks
 Frame = FromPrimary | FromPeer

@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 from haoperator.replica import frames, wire
 from haoperator.replica._hotpath import Applier
+from haoperator.replica.marks import BLOCK
 
-BLOCK = 64 * 1024
 HASH_BYTES = 16
 MOST_BLOCKS = 1024
 """Blocks that one HASH frame may ask for."""

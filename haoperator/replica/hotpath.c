@@ -136,6 +136,32 @@ static bool prepared(HotPath *hot, const struct slot *slot)
 	return !s->attached || slot->bound == s->epoch || slot->bound == BOUND_NEVER;
 }
 
+/* Whether all that a write touches was written down in the intent log. */
+static bool noted(const HotPath *hot, const struct slot *slot, uint64_t offset, size_t size)
+{
+	if (slot->period != hot->period)
+		return false;
+	if (slot->noted_all)
+		return true;
+	for (uint64_t zone = offset / ZONE_BYTES; zone * ZONE_BYTES < offset + size; zone++)
+		if (!bits_have(&slot->noted, zone))
+			return false;
+	return true;
+}
+
+/* The peer is away: remember the blocks. Without memory all of the file counts. */
+static void track(const HotPath *hot, struct slot *slot, uint64_t offset, size_t size)
+{
+	if (slot->tracking != hot->tracking) {
+		bits_clear(&slot->changed);
+		slot->changed_all = false;
+		slot->tracking = hot->tracking;
+	}
+	for (uint64_t block = offset / BLOCK_BYTES; block * BLOCK_BYTES < offset + size; block++)
+		if (!bits_set(&slot->changed, block))
+			slot->changed_all = true;
+}
+
 static int write_here(int fd, struct write_frame *frame, const char *data, size_t size,
 		      bool kill_suidgid, ssize_t *written)
 {
@@ -180,7 +206,7 @@ static enum outcome do_write(HotPath *hot, int fuse_fd, int directory,
 	ssize_t written = 0;
 
 	memcpy(&in, head + 1, sizeof(in));
-	if (head->len < sizeof(*head) + sizeof(in) + in.size) {
+	if (head->len < sizeof(*head) + sizeof(in) + in.size || in.offset > INT64_MAX - MAX_DATA) {
 		fuse_answer(fuse_fd, head->unique, EINVAL, NULL, 0);
 		return DONE;
 	}
@@ -188,11 +214,13 @@ static enum outcome do_write(HotPath *hot, int fuse_fd, int directory,
 		return DONE;
 	pthread_mutex_lock(&stripe->lock);
 	struct slot *slot = find(stripe, head->nodeid);
-	if (!prepared(hot, slot)) {
+	if (!prepared(hot, slot) || !noted(hot, slot, in.offset, in.size)) {
 		pthread_mutex_unlock(&stripe->lock);
 		gate_leave(&hot->gate);
 		return FOR_PYTHON;
 	}
+	if (hot->tracking)
+		track(hot, slot, in.offset, in.size);
 	struct write_frame frame = { .head = { .type = FRAME_WRITE,
 					       .directory = (uint16_t)directory,
 					       .node = head->nodeid },
@@ -521,6 +549,93 @@ static PyObject *hot_set_bound(HotPath *hot, PyObject *args)
 	Py_RETURN_NONE;
 }
 
+/* These zones of a node are in the intent log; `all`: the whole node is. */
+static PyObject *hot_note(HotPath *hot, PyObject *args)
+{
+	unsigned long long node, first, last;
+	int all;
+	bool noted = true;
+
+	if (!PyArg_ParseTuple(args, "KKKp", &node, &first, &last, &all))
+		return NULL;
+	struct stripe *stripe = stripe_of(hot, node);
+	lock_stripe(stripe);
+	struct slot *slot = find_or_add(stripe, node);
+	if (slot && slot->period != hot->period) {
+		bits_clear(&slot->noted);
+		slot->noted_all = false;
+		slot->period = hot->period;
+	}
+	if (slot && all)
+		slot->noted_all = true;
+	for (unsigned long long zone = first; slot && !all && zone <= last && noted; zone++)
+		noted = bits_set(&slot->noted, zone);
+	pthread_mutex_unlock(&stripe->lock);
+	if (!slot || !noted)
+		return PyErr_NoMemory();
+	Py_RETURN_NONE;
+}
+
+/* A node gets another name: what was noted for it held for the former one. A write that saw
+   it is over when this returns. */
+static PyObject *hot_forget_noted(HotPath *hot, PyObject *args)
+{
+	unsigned long long node;
+
+	if (!PyArg_ParseTuple(args, "K", &node))
+		return NULL;
+	struct stripe *stripe = stripe_of(hot, node);
+	lock_stripe(stripe);
+	struct slot *slot = find(stripe, node);
+	if (slot)
+		slot->period = 0;
+	pthread_mutex_unlock(&stripe->lock);
+	Py_RETURN_NONE;
+}
+
+/* From here on every zone is to be noted again. No change may be in flight. */
+static PyObject *hot_begin_period(HotPath *hot, PyObject *unused)
+{
+	(void)unused;
+	hot->period++;
+	Py_RETURN_NONE;
+}
+
+/* From here on blocks are remembered anew, or no more. No change may be in flight. */
+static PyObject *hot_track(HotPath *hot, PyObject *args)
+{
+	static uint64_t last;
+	int on;
+
+	if (!PyArg_ParseTuple(args, "p", &on))
+		return NULL;
+	hot->tracking = on ? ++last : 0;
+	Py_RETURN_NONE;
+}
+
+/* The blocks of a node that were written while the peer was away: bits; None: all. */
+static PyObject *hot_changed(HotPath *hot, PyObject *args)
+{
+	unsigned long long node;
+	PyObject *blocks = NULL;
+
+	if (!PyArg_ParseTuple(args, "K", &node))
+		return NULL;
+	struct stripe *stripe = stripe_of(hot, node);
+	lock_stripe(stripe);
+	struct slot *slot = find(stripe, node);
+	if (!slot || slot->tracking != hot->tracking)
+		blocks = PyBytes_FromStringAndSize(NULL, 0);
+	else if (!slot->changed_all)
+		blocks = PyBytes_FromStringAndSize((const char *)slot->changed.bytes,
+						   (Py_ssize_t)slot->changed.size);
+	bool all = slot && slot->tracking == hot->tracking && slot->changed_all;
+	pthread_mutex_unlock(&stripe->lock);
+	if (all)
+		Py_RETURN_NONE;
+	return blocks;
+}
+
 static PyObject *hot_drop(HotPath *hot, PyObject *args)
 {
 	unsigned long long node;
@@ -536,6 +651,8 @@ static PyObject *hot_drop(HotPath *hot, PyObject *args)
 
 			*at = slot->next;
 			fd = slot->fd;
+			bits_clear(&slot->noted);
+			bits_clear(&slot->changed);
 			free(slot);
 			break;
 		}
@@ -761,6 +878,7 @@ static PyObject *hot_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 
 	if (!hot)
 		return NULL;
+	hot->period = 1;
 	/* recursive: Python holds the node lock while it registers a descriptor or a binding */
 	pthread_mutexattr_t recursive;
 	pthread_mutexattr_init(&recursive);
@@ -783,6 +901,9 @@ static PyMethodDef hot_methods[] = {
 	METHOD(forget_fuse, METH_VARARGS), METHOD(lock, METH_VARARGS),
 	METHOD(unlock, METH_VARARGS),	   METHOD(set_fd, METH_VARARGS),
 	METHOD(fd, METH_VARARGS),	   METHOD(set_bound, METH_VARARGS),
+	METHOD(note, METH_VARARGS),	   METHOD(forget_noted, METH_VARARGS),
+	METHOD(begin_period, METH_NOARGS),
+	METHOD(track, METH_VARARGS),	   METHOD(changed, METH_VARARGS),
 	METHOD(drop, METH_VARARGS),	   METHOD(attach, METH_VARARGS),
 	METHOD(detach, METH_NOARGS),	   METHOD(submit, METH_VARARGS),
 	METHOD(submit_fsync, METH_VARARGS), METHOD(post, METH_VARARGS),

@@ -83,14 +83,28 @@ struct stream {
 	double heard; /* CLOCK_MONOTONIC seconds of the last bytes from the peer, 0: never */
 };
 
+/* A set of small numbers that grows. */
+struct bits {
+	unsigned char *bytes;
+	size_t size;
+};
+
 /* What the data path knows of a node. Protected by its stripe's lock. */
 struct slot {
 	struct slot *next;
 	uint64_t node;
 	int fd; /* O_RDWR on the backing file, -1: not open */
 	uint64_t bound; /* epoch in which the peer knows it; BOUND_NEVER: unlinked, not sent */
+	uint64_t period; /* in which `noted` holds */
+	bool noted_all;
+	struct bits noted; /* zones that were written down before they are written to */
+	uint64_t tracking; /* in which `changed` holds */
+	bool changed_all;
+	struct bits changed; /* blocks that were written while the peer was away */
 };
 #define BOUND_NEVER UINT64_MAX
+#define ZONE_BYTES (4u * 1024 * 1024)
+#define BLOCK_BYTES (64u * 1024)
 
 #define STRIPES 1024
 struct stripe {
@@ -102,6 +116,8 @@ typedef struct {
 	PyObject_HEAD
 	struct gate_state gate;
 	struct stream stream;
+	uint64_t period; /* of the intent log; both change only while no change is in flight */
+	uint64_t tracking; /* 0: the peer has everything */
 	struct stripe stripes[STRIPES];
 } HotPath;
 
@@ -135,6 +151,11 @@ bool gate_quiesce(struct gate_state *g, int timeout_ms);
 struct parked *gate_take(struct gate_state *g);
 void gate_interrupt(struct gate_state *g, int fuse_fd, uint64_t unique);
 void gate_forget_fuse(struct gate_state *g, int fuse_fd);
+
+/* bits.c */
+bool bits_set(struct bits *b, size_t number);
+bool bits_have(const struct bits *b, size_t number);
+void bits_clear(struct bits *b);
 
 /* hotpath.c */
 void fuse_answer(int fuse_fd, uint64_t unique, int error, const void *data, size_t length);

@@ -19,8 +19,8 @@ from haoperator.replica.abi import Valid
 from haoperator.replica.beneath import open_beneath, opened, parent_of, remove_tree
 from haoperator.replica.frames import Type
 from haoperator.replica.hashing import HashPool
-from haoperator.replica.matching import Matcher
-from haoperator.replica.mixture import make_way, rename_in_a_mixture
+from haoperator.replica.matching import Matcher, Unlike
+from haoperator.replica.mixture import follow_hint, make_way, rename_in_a_mixture
 from haoperator.replica.wire import Rubbish
 
 PASSED_OVER = (
@@ -36,7 +36,7 @@ PASSED_OVER = (
     errno.EMLINK,
     errno.EBADF,
 )
-ABOUT_THE_STREAM = (Type.SYNCFS, Type.HANDOVER, Type.DONE)
+ABOUT_THE_STREAM = (Type.SYNCFS, Type.HANDOVER, Type.DONE, Type.SETTLED)
 DATA_FLAGS = os.O_RDWR | os.O_NOATIME | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
@@ -45,6 +45,7 @@ class Session(Protocol):
 
     def handed_over(self, token: bytes) -> None: ...
     def resynced(self, done: frames.Done) -> None: ...
+    def settled(self) -> None: ...
 
 
 class Incoming:
@@ -58,13 +59,14 @@ class Incoming:
         hashes: HashPool,
         *,
         tolerant: bool,
+        partial: bool,
     ) -> None:
         self._applier = applier
         self._roots = roots
         self._session = session
         self._hashes = hashes
         self._tolerant = tolerant
-        self._matchers = [Matcher(root) for root in roots]
+        self._matchers = [Matcher(root, partial=partial) for root in roots]
         applier.set_tolerant(tolerant)
         self._handlers: dict[int, Callable[[int, int, int, frames.Frame], None]] = {
             Type.FSYNC: self._fsync,
@@ -85,6 +87,8 @@ class Incoming:
             Type.SYNCFS: self._syncfs,
             Type.HANDOVER: self._handover,
             Type.DONE: self._done,
+            Type.HINT: self._hint,
+            Type.SETTLED: self._settled,
         }
 
     def apply(self, received: wire.Received) -> None:
@@ -100,6 +104,8 @@ class Incoming:
         try:
             self._handlers[type_number](root, seq, node, frame)
         except OSError as err:
+            if isinstance(err, Unlike):
+                raise
             passed_over = self._tolerant and type_number != Type.LISTING
             if not (passed_over and err.errno in PASSED_OVER):
                 raise OSError(err.errno, f"{type(frame).__name__}: {err.strerror}") from err
@@ -302,6 +308,14 @@ class Incoming:
 
     def _handover(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
         self._session.handed_over(cast(frames.Handover, frame).token)
+
+    def _hint(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
+        if not self._tolerant:
+            raise Rubbish("a hint outside a resync")
+        follow_hint(root, cast(frames.Hint, frame))
+
+    def _settled(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
+        self._session.settled()
 
     def _done(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
         self._session.resynced(cast(frames.Done, frame))

@@ -54,7 +54,6 @@ def _made(
         raise
     st = os.fstat(node.fd)
     node.lookups += 1
-    directory.outgoing.created(parent, node)
     frame = frames.Make(
         path,
         st.st_mode,
@@ -89,6 +88,7 @@ def create(directory: Directory, header: abi.Header, body: bytes) -> Change:
     nodes = directory.nodes
     parent = nodes.get(header.node)
     path = nodes.child_path(parent, name)
+    directory.tracker.entry(parent, name, new=True)
     os.umask(umask)
     try:
         fd = os.open(
@@ -147,6 +147,7 @@ def mknod(directory: Directory, header: abi.Header, body: bytes) -> Change:
     name, _ = abi.name_in(body, abi.MKNOD_IN.size)
     parent = directory.nodes.get(header.node)
     path = directory.nodes.child_path(parent, name)
+    directory.tracker.entry(parent, name, new=True)
     os.umask(umask)
     try:
         os.mknod(name, mode, abi.user_device(device), dir_fd=parent.fd)
@@ -164,13 +165,15 @@ def mkdir(directory: Directory, header: abi.Header, body: bytes) -> Change:
     name, _ = abi.name_in(body, abi.MKDIR_IN.size)
     parent = directory.nodes.get(header.node)
     path = directory.nodes.child_path(parent, name)
+    directory.tracker.entry(parent, name, new=True, whole=True)
     os.umask(umask)
     try:
         os.mkdir(name, stat.S_IMODE(mode), dir_fd=parent.fd)
     except FileExistsError:
         if not (resent(header) and _is_there(parent, name, stat.S_IFDIR)):
             raise
-    _, frame, entry = _made(directory, header, parent, name, path)
+    node, frame, entry = _made(directory, header, parent, name, path)
+    directory.tracker.made(parent, name, node)
     return 0, frame, entry
 
 
@@ -179,6 +182,7 @@ def symlink(directory: Directory, header: abi.Header, body: bytes) -> Change:
     target, _ = abi.name_in(body, at)
     parent = directory.nodes.get(header.node)
     path = directory.nodes.child_path(parent, name)
+    directory.tracker.entry(parent, name, new=True)
     try:
         os.symlink(target, name, dir_fd=parent.fd)
     except FileExistsError:

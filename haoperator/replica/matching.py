@@ -21,11 +21,19 @@ from haoperator.replica.wire import Rubbish
 Key = tuple[int, int]
 
 
+class Unlike(OSError):
+    """The copies differ where nothing was noted: all of them has to be compared."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(errno.ESTALE, reason)
+
+
 class Matcher:
     """The state of a resync of one directory tree on the standby."""
 
-    def __init__(self, root: int) -> None:
+    def __init__(self, root: int, *, partial: bool) -> None:
         self._root = root
+        self._partial = partial
         self._seen: set[bytes] = set()
         self._listed: bytes | None = None
         self._groups: dict[int, int] = {}
@@ -65,8 +73,12 @@ class Matcher:
         with contextlib.suppress(FileNotFoundError):
             there = os.stat(entry.name, dir_fd=directory, follow_symlinks=False)
         if there is not None and not self._fits(directory, entry, there):
+            if self._partial and stat.S_ISREG(there.st_mode) and there.st_nlink > 1:
+                raise Unlike("names of one file have come apart")
             remove_tree(directory, entry.name)
             there = None
+        if there is None and entry.known:
+            raise Unlike(f"{os.fsdecode(entry.name)} should be here as it is")
         if there is None and not self._link(directory, entry):
             _make(directory, entry)
         if entry.group and entry.group not in self._groups:

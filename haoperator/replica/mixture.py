@@ -15,7 +15,8 @@ import stat
 from haoperator.replica import frames
 from haoperator.replica._hotpath import renameat2
 from haoperator.replica.abi import RENAME_EXCHANGE
-from haoperator.replica.beneath import checked, open_beneath, parent_of, remove_tree
+from haoperator.replica.beneath import checked, open_beneath, opened, parent_of, remove_tree
+from haoperator.replica.marks import Kind
 
 
 def rename_in_a_mixture(root: int, rename: frames.Rename) -> None:
@@ -37,6 +38,24 @@ def rename_in_a_mixture(root: int, rename: frames.Rename) -> None:
     elif not exchange and is_there(root, new):
         with parent_of(root, new) as (parent, name):
             remove_tree(parent, name)
+
+
+def follow_hint(root: int, hint: frames.Hint) -> None:
+    """What the primary did while this side was away, if it is still to be done.
+
+    It saves copying; whatever it leads to is compared wholly.
+    """
+    old, new = hint.old, hint.new
+    if hint.kind == Kind.LINKED:
+        if is_there(root, old) and not is_there(root, new):
+            with opened(root, old) as source, parent_of(root, new) as (parent, name):
+                os.link(f"/proc/self/fd/{source}", name, dst_dir_fd=parent, follow_symlinks=True)
+    elif hint.flags & RENAME_EXCHANGE:
+        if is_there(root, old) and is_there(root, new):
+            _move(root, old, new, RENAME_EXCHANGE)
+    elif is_there(root, old):
+        make_way(root, new)
+        _move(root, old, new, 0)
 
 
 def _move(root: int, old: bytes, new: bytes, flags: int) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from haoperator.core.status import Role
 from haoperator.replica.directory import Directory
+from haoperator.replica.intent import IntentLog
 from haoperator.replica.limits import Crowd
 from haoperator.replica.nodelog import NodeLog
 from haoperator.replica.nodes import NodeIds
@@ -30,8 +31,9 @@ log = logging.getLogger(__name__)
 class Mounts:
     """Changed under `Standing.decide`; may be read without it."""
 
-    def __init__(self, settings: Settings, outgoing: Outgoing) -> None:
+    def __init__(self, settings: Settings, outgoing: Outgoing, intent_log: IntentLog) -> None:
         self._settings = settings
+        self._intent_log = intent_log
         self._outgoing = outgoing
         self._ids = NodeIds()
         self._crowd = Crowd()
@@ -64,7 +66,16 @@ class Mounts:
         node_log = NodeLog(self._log_path(name))
         index = self.names.index(name)
         directory = Directory(
-            name, path, index, fuse_fd, root_fd, self._outgoing, self._ids, node_log, self._crowd
+            name,
+            path,
+            index,
+            fuse_fd,
+            root_fd,
+            self._outgoing,
+            self._ids,
+            node_log,
+            self._intent_log,
+            self._crowd,
         )
         self._by_name[name] = directory
         return directory

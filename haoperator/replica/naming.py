@@ -35,7 +35,9 @@ def _unlinked(
     parent = nodes.get(header.node)
     path = nodes.child_path(parent, name)
     try:
-        node = nodes.find(os.stat(name, dir_fd=parent.fd, follow_symlinks=False))
+        st = os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
+        node = nodes.find(st)
+        directory.tracker.removing(parent, name, st)
         if is_directory:
             os.rmdir(name, dir_fd=parent.fd)
         else:
@@ -76,25 +78,28 @@ def _renamed(
         if resent(header) and not flags & RENAME_EXCHANGE:
             return 0, None, b""
         raise
-    moved, replaced = nodes.find(moved_st), None
+    moved, replaced, replaced_st = nodes.find(moved_st), None, None
     with contextlib.suppress(FileNotFoundError):
         replaced_st = os.stat(new, dir_fd=new_parent.fd, follow_symlinks=False)
         replaced = nodes.find(replaced_st)
         if os.path.samestat(moved_st, replaced_st) and not flags & RENAME_NOREPLACE:
             return 0, None, b""  # two names of one inode: rename(2) does nothing
+    exchange = bool(flags & RENAME_EXCHANGE)
+    directory.tracker.moving(
+        (old_parent, old, moved_st), (new_parent, new, replaced_st), flags, exchange=exchange
+    )
     with _announced(nodes, moved, new_parent, new):
         _hotpath.renameat2(old_parent.fd, old, new_parent.fd, new, flags)
     if moved is not None:
         nodes.remove_name(moved, old_parent, old)
     if replaced is not None:
         nodes.remove_name(replaced, new_parent, new)
-        if flags & RENAME_EXCHANGE:
+        if exchange:
             nodes.add_name(replaced, old_parent, old)
     if moved is not None:
         nodes.add_name(moved, new_parent, new)
-    directory.outgoing.moved(directory, new_parent, new)
-    if flags & RENAME_EXCHANGE:
-        directory.outgoing.moved(directory, old_parent, old)
+    directory.tracker.moved(moved, replaced if exchange else None)
+    directory.outgoing.moved(directory, (old_parent, old), (new_parent, new), exchange=exchange)
     frame = frames.Rename(
         old_path, new_path, flags, parent_mtime(old_parent), parent_mtime(new_parent)
     )
@@ -124,6 +129,7 @@ def link(directory: Directory, header: abi.Header, body: bytes) -> Change:
     known = source_path is not None or outgoing.is_bound(source)
     if not known and outgoing.phase is Phase.SYNCED:
         raise OSError(errno.EIO, "the peer does not have this file")
+    directory.tracker.linking(source, parent, name)
     try:
         os.link(source.magic, name, dst_dir_fd=parent.fd, follow_symlinks=True)
     except FileExistsError:
@@ -133,7 +139,7 @@ def link(directory: Directory, header: abi.Header, body: bytes) -> Change:
     nodes.add_name(source, parent, name)
     source.lookups += 1
     source.nameless = False
-    outgoing.moved(directory, parent, name)
+    outgoing.linked(directory, parent, name)
     entry = abi.pack_entry(source.id, st, directory.cache_seconds)
     if not known:  # a resync takes it along
         directory.hot.set_bound(source.id, 0)

@@ -62,7 +62,6 @@ class Node:
         "names",
         "opens",
         "pins",
-        "walked",
     )
 
     def __init__(self, node: int, fd: int, st: os.stat_result) -> None:
@@ -79,8 +78,6 @@ class Node:
         """The epoch of the stream in which the peer knows this id."""
         self.nameless = False
         """Made by O_TMPFILE: it may yet get a name."""
-        self.walked = 0
-        """The epoch whose resync has brought it to the peer (a directory: its names)."""
 
     @property
     def magic(self) -> str:

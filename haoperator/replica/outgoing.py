@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from haoperator.replica import frames, wire
 from haoperator.replica._hotpath import HotPath
@@ -32,6 +31,17 @@ class Phase(StrEnum):
     """Changes go to a peer that has everything."""
 
 
+Place = tuple["Node", bytes]
+"""A directory, and a name in it."""
+
+
+class Walk(Protocol):
+    """A resync, as those see it who change names. Called under the namespace mutex."""
+
+    def moved(self, directory: Directory, old: Place, new: Place, *, exchange: bool) -> None: ...
+    def linked(self, directory: Directory, new: Place) -> None: ...
+
+
 class Outgoing:
     """Frames to the peer. `phase` and `epoch` change only while no change is in flight."""
 
@@ -39,8 +49,8 @@ class Outgoing:
         self.hot = hot
         self.phase = Phase.DETACHED
         self.epoch = 0
-        self.moved: Callable[[Directory, Node, bytes], None] = lambda *_: None
-        """A resync is told what was moved: (directory, parent, name)."""
+        self.walk: Walk | None = None
+        """A resync is told what gets another name."""
         self._bound: dict[int, Node] = {}
         self._never: set[int] = set()
 
@@ -102,10 +112,15 @@ class Outgoing:
         if len(self._bound) > BOUND_LIMIT:
             self._unbind_oldest()
 
-    def created(self, parent: Node, node: Node) -> None:
-        """Something new: where the peer has the directory, it has this one too."""
-        if parent.walked == self.epoch:
-            node.walked = self.epoch
+    def moved(self, directory: Directory, old: Place, new: Place, *, exchange: bool) -> None:
+        """A rename is done, and its frame comes next."""
+        if self.walk is not None:
+            self.walk.moved(directory, old, new, exchange=exchange)
+
+    def linked(self, directory: Directory, parent: Node, name: bytes) -> None:
+        """The same for a further name."""
+        if self.walk is not None:
+            self.walk.linked(directory, (parent, name))
 
     def is_bound(self, node: Node) -> bool:
         return self.attached and node.bound == self.epoch

@@ -15,13 +15,14 @@ import threading
 from typing import Any
 
 from haoperator.core.status import Role, Stream
-from haoperator.replica import frames, wire
+from haoperator.replica import _hotpath, frames, wire
 from haoperator.replica.connector import Connector
 from haoperator.replica.copying import Progress
 from haoperator.replica.courier import Interrupted
 from haoperator.replica.gate import Gate, Stuck
 from haoperator.replica.mounts import Mounts
 from haoperator.replica.outgoing import Outgoing, Phase
+from haoperator.replica.periods import Periods
 from haoperator.replica.resync import Resync
 from haoperator.replica.settings import Settings
 from haoperator.replica.standing import Standing
@@ -38,9 +39,16 @@ class PrimarySide:
     """What happens between a primary and its standby, as the primary sees it."""
 
     def __init__(
-        self, settings: Settings, standing: Standing, mounts: Mounts, outgoing: Outgoing, gate: Gate
+        self,
+        settings: Settings,
+        standing: Standing,
+        mounts: Mounts,
+        outgoing: Outgoing,
+        gate: Gate,
+        periods: Periods,
     ) -> None:
         self._settings = settings
+        self._periods = periods
         self._standing = standing
         self._mounts = mounts
         self._outgoing = outgoing
@@ -70,6 +78,7 @@ class PrimarySide:
             "record": self._standing.record.to_json(),
             "directories": self._mounts.names,
             "token": self._standing.token.hex(),
+            "base": self._standing.record.base,
         }
 
     def peer_answers(self) -> None:
@@ -91,9 +100,15 @@ class PrimarySide:
         if resync is not None:
             resync.courier.deliver(seq, hashes)
 
-    def stream_begins(self, sock: socket.socket, *, resync: bool) -> bool:
-        """The peer accepted. False if it is not wanted any more."""
-        standing = self._standing
+    def marks(self, part: frames.Marks) -> None:
+        """What the standby noted. Raises Rubbish."""
+        resync = self._resync
+        if resync is not None:
+            resync.courier.deliver_marks(part)
+
+    def stream_begins(self, sock: socket.socket, mode: str) -> bool:
+        """The peer accepted, in one of connector.MODES. False if it is not wanted any more."""
+        standing, resync = self._standing, mode != "synced"
         with standing.decide:
             if not self.wants_stream or standing.stream not in (Stream.HELD, Stream.ALONE):
                 return False
@@ -107,7 +122,10 @@ class PrimarySide:
             standing.refusal = ""
             self._outgoing.attach(sock.fileno(), Phase.RESYNC if resync else Phase.SYNCED)
             if resync:
-                self._begin_resync()
+                self._periods.lose_peer()
+                self._begin_resync(partial=mode == "noted")
+            else:
+                self._periods.peer_has_everything(on_disk=False)
             standing.say(stream=Stream.RESYNC if resync else Stream.SYNCED)
             self._gate.open()
             return True
@@ -168,6 +186,33 @@ class PrimarySide:
         self._standing.token = token
         return True
 
+    def checkpoint(self) -> None:
+        """Retire what both disks have. Called now and then, in a thread of its own.
+
+        Raises OSError: nothing is retired then.
+        """
+        standing = self._standing
+        with standing.decide:
+            stream, epoch = standing.stream, self._outgoing.epoch
+            steady = standing.role is Role.PRIMARY and stream in (Stream.SYNCED, Stream.ALONE)
+            if not steady or not self._periods.anything:
+                return
+            self._close_gate()  # who saw the former period is through with its change
+            self._periods.rotate()
+            self._gate.open()
+        if stream is Stream.SYNCED:
+            seq = self._hot.submit_fsync(frames.Type.SYNCFS, 0, 0, b"", -1, 0, 0)
+            self._hot.flush()
+            if not self._hot.wait_synced(seq, SYNCFS_MS):
+                return
+        for directory in self._mounts:
+            _hotpath.syncfs(directory.root_fd)
+        with standing.decide:
+            if (standing.stream, self._outgoing.epoch) == (stream, epoch):
+                self._periods.settle()
+                self._outgoing.submit(0, 0, frames.Settled())
+        self._hot.flush()
+
     def pulse(self) -> None:
         """A sign of life for the standby."""
         if self._outgoing.attached:
@@ -175,8 +220,8 @@ class PrimarySide:
 
     # The resync.
 
-    def _begin_resync(self) -> None:
-        resync = Resync(self._outgoing, self._mounts)
+    def _begin_resync(self, *, partial: bool) -> None:
+        resync = Resync(self._outgoing, self._mounts, partial=partial)
         self._resync = resync
         self.progress = resync.progress
         threading.Thread(
@@ -190,6 +235,8 @@ class PrimarySide:
 
     def _run_resync(self, resync: Resync) -> None:
         try:
+            if resync.partial:
+                self._add_peers_marks(resync)
             resync.run()
             while not self._complete(resync):
                 resync.run()
@@ -200,6 +247,13 @@ class PrimarySide:
             self.connector.disconnect()
         finally:
             resync.finish()
+
+    def _add_peers_marks(self, resync: Resync) -> None:
+        noted = resync.courier.peers_marks()
+        with self._standing.decide:
+            if self._resync is not resync:
+                raise Interrupted
+            self._periods.add_peers(noted)
 
     def _complete(self, resync: Resync) -> bool:
         """The last step, with nothing in flight. False: something moved, walk on."""
@@ -216,10 +270,13 @@ class PrimarySide:
                 self._gate.open()
                 return False
             # From here on a loss of the peer holds writes: it may become up to date.
-            standing.put(peer_outdated=False)
+            base = standing.record.base if resync.partial else secrets.token_hex(8)
+            standing.put(peer_outdated=False, base=base)
             self._outgoing.phase = Phase.SYNCED
+            self._periods.peer_has_everything(on_disk=True)
             lineage = standing.record.lineage
-            done = frames.Done(lineage.generation.encode(), json.dumps(lineage.history).encode())
+            history = json.dumps(lineage.history).encode()
+            done = frames.Done(lineage.generation.encode(), history, base.encode())
             seq = self._outgoing.submit(0, 0, done)
             self._hot.flush()
             self._gate.open()

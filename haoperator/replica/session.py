@@ -15,9 +15,11 @@ from haoperator.replica import frames, wire
 from haoperator.replica._hotpath import Applier
 from haoperator.replica.hashing import HashPool
 from haoperator.replica.incoming import Incoming
+from haoperator.replica.matching import Unlike
 from haoperator.replica.sockets import shut
 
 FSYNC_THREADS = 4
+MARKS_PART = 256 * 1024
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +29,8 @@ class Owner(Protocol):
 
     def handed_over(self, session: StandbySession, token: bytes) -> None: ...
     def resynced(self, session: StandbySession, done: frames.Done) -> None: ...
-    def failed(self, session: StandbySession, reason: str) -> None: ...
+    def settled(self, session: StandbySession) -> None: ...
+    def failed(self, session: StandbySession, reason: str, *, unlike: bool) -> None: ...
     def ended(self, session: StandbySession, *, closed: bool) -> None: ...
 
 
@@ -41,6 +44,7 @@ class StandbySession:
         owner: Owner,
         *,
         tolerant: bool,
+        partial: bool,
         detect_ms: int,
     ) -> None:
         self._sock = sock
@@ -48,7 +52,9 @@ class StandbySession:
         self._detect_ms = detect_ms
         self.applier = Applier(sock.fileno())
         self._hashes = HashPool(self._failed)
-        self._incoming = Incoming(self.applier, roots, self, self._hashes, tolerant=tolerant)
+        self._incoming = Incoming(
+            self.applier, roots, self, self._hashes, tolerant=tolerant, partial=partial
+        )
         self._threads = [
             threading.Thread(target=self._guard, args=(work,), name=name, daemon=True)
             for name, work in [
@@ -67,6 +73,14 @@ class StandbySession:
         with contextlib.suppress(OSError):
             self.applier.post(frames.Type.PING, 0, 0, b"")
 
+    def tell_marks(self, packed: bytes) -> None:
+        """What this side noted of its own changes, for the primary to compare."""
+        with contextlib.suppress(OSError):
+            for at in range(0, len(packed) or 1, MARKS_PART):
+                last = int(at + MARKS_PART >= len(packed))
+                part = frames.Marks(last, packed[at : at + MARKS_PART])
+                self.applier.post(wire.type_of(part), 0, 0, wire.payload_of(part))
+
     def close(self) -> None:
         """End the session and wait until nothing of it changes anything. Not from its threads."""
         self.applier.close()
@@ -82,6 +96,9 @@ class StandbySession:
     def resynced(self, done: frames.Done) -> None:
         self._owner.resynced(self, done)
 
+    def settled(self) -> None:
+        self._owner.settled(self)
+
     def _guard(self, work: Callable[[], None]) -> None:
         try:
             work()
@@ -91,7 +108,7 @@ class StandbySession:
     def _failed(self, err: OSError) -> None:
         """Something could not be applied here: this copy stays behind from now on."""
         reason = err.strerror or str(err)
-        self._owner.failed(self, reason)
+        self._owner.failed(self, reason, unlike=isinstance(err, Unlike))
         with contextlib.suppress(OSError):
             nack = frames.Nack(reason.encode(errors="replace")[:1000])
             self.applier.post(wire.type_of(nack), 0, 0, wire.payload_of(nack))

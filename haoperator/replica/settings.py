@@ -31,6 +31,8 @@ class Settings:
     run_directory: Path
     detect_seconds: float = 2.0
     port: int = 7411
+    checkpoint_seconds: float = 30.0
+    """How often what both disks have is retired from the intent log."""
 
     @property
     def detect_ms(self) -> int:

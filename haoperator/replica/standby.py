@@ -20,6 +20,7 @@ from haoperator.replica import frames, handshake
 from haoperator.replica.acceptance import KNOCKED, judge
 from haoperator.replica.listener import Listener
 from haoperator.replica.mounts import Mounts
+from haoperator.replica.periods import Periods
 from haoperator.replica.session import StandbySession
 from haoperator.replica.settings import Settings
 from haoperator.replica.standing import Standing
@@ -30,8 +31,11 @@ log = logging.getLogger(__name__)
 class StandbySide:
     """What happens between a standby and its primary, as the standby sees it."""
 
-    def __init__(self, settings: Settings, standing: Standing, mounts: Mounts) -> None:
+    def __init__(
+        self, settings: Settings, standing: Standing, mounts: Mounts, periods: Periods
+    ) -> None:
         self._settings = settings
+        self._periods = periods
         self._standing = standing
         self._mounts = mounts
         self._session: StandbySession | None = None
@@ -73,8 +77,10 @@ class StandbySide:
             sock.close()
             return
         self.end()
-        if verdict.resync:
+        if verdict.resync and verdict.partial:
             standing.put(consistent=False, up_to_date=False)
+        elif verdict.resync:
+            standing.put(consistent=False, up_to_date=False, base="")
         else:
             standing.put(up_to_date=True, last_primary=False, peer_outdated=False)
         standing.token = b""
@@ -83,11 +89,14 @@ class StandbySide:
             [directory.root_fd for directory in self._mounts],
             self,
             tolerant=verdict.resync,
+            partial=verdict.partial,
             detect_ms=settings.detect_ms,
         )
         standing.say(stream=Stream.RESYNC if verdict.resync else Stream.SYNCED)
         handshake.answer(sock, verdict.to_json())
         self._session.start()
+        if verdict.mode == "noted":
+            self._session.tell_marks(self._periods.packed())
 
     def end(self) -> None:
         """End the session, if there is one; nothing of it changes anything afterwards."""
@@ -118,13 +127,22 @@ class StandbySide:
             up_to_date=True,
             last_primary=False,
             peer_outdated=False,
+            base=done.base.decode("ascii"),
         )
+        self._periods.clear()
         self._standing.say(stream=Stream.SYNCED)
 
-    def failed(self, session: StandbySession, reason: str) -> None:
+    def settled(self, session: StandbySession) -> None:
+        if session is self._session:
+            self._periods.clear()
+
+    def failed(self, session: StandbySession, reason: str, *, unlike: bool) -> None:
         log.error("cannot apply what the primary did, this copy is outdated: %s", reason)
         if session is self._session:
-            self._standing.put(up_to_date=False)
+            if unlike:
+                self._standing.put(up_to_date=False, base="")
+            else:
+                self._standing.put(up_to_date=False)
             self._standing.say(stream=Stream.DISCONNECTED)
 
     def ended(self, session: StandbySession, *, closed: bool) -> None:

@@ -25,6 +25,7 @@ class Rubbish(ValueError):
 LAYOUT: dict[type[frames.Frame], tuple[frames.Type, str]] = {
     frames.Nack: (frames.Type.NACK, "s"),
     frames.Hashes: (frames.Type.HASHES, "s"),
+    frames.Marks: (frames.Type.MARKS, "Is"),
     frames.FsyncPath: (frames.Type.FSYNC, "s"),
     frames.Bind: (frames.Type.BIND, "s"),
     frames.Unbind: (frames.Type.UNBIND, ""),
@@ -42,9 +43,11 @@ LAYOUT: dict[type[frames.Frame], tuple[frames.Type, str]] = {
     frames.Hash: (frames.Type.HASH, "QI"),
     frames.Syncfs: (frames.Type.SYNCFS, ""),
     frames.Handover: (frames.Type.HANDOVER, "s"),
-    frames.Done: (frames.Type.DONE, "ss"),
+    frames.Done: (frames.Type.DONE, "sss"),
+    frames.Hint: (frames.Type.HINT, "IssI"),
+    frames.Settled: (frames.Type.SETTLED, ""),
 }
-ENTRY = "sIQQs"
+ENTRY = "sIIQQs"
 XATTR = "ss"
 
 _NUMBER = {"I": struct.Struct("<I"), "Q": struct.Struct("<Q"), "q": struct.Struct("<q")}
@@ -122,8 +125,8 @@ def unpack_entries(data: bytes) -> list[frames.Entry]:
     """The entries of a LISTING."""
     entries, at = [], 0
     while at < len(data):
-        (name, mode, device, group, target), at = _take(ENTRY, data, at)
-        entries.append(frames.Entry(name, mode, device, group, target))  # type: ignore[arg-type]
+        values, at = _take(ENTRY, data, at)
+        entries.append(frames.Entry(*values))  # type: ignore[arg-type]
     return entries
 
 

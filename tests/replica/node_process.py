@@ -34,6 +34,7 @@ def settings_from(said: dict[str, Any]) -> Settings:
         run_directory=Path(said["run_directory"]),
         detect_seconds=said["detect_seconds"],
         port=said["port"],
+        checkpoint_seconds=said["checkpoint_seconds"],
     )
 
 
@@ -66,6 +67,8 @@ def call(engine: Engine, said: dict[str, Any]) -> Any:
             return engine.become_secondary()
         case "mark_outdated":
             return engine.mark_outdated()
+        case "checkpoint":
+            return engine.checkpoint()
     raise ValueError(said["call"])
 
 

@@ -233,6 +233,7 @@ class Pair:
             settings["directories"] = [(name, str(path)) for name, path in paths]
             settings["detect_seconds"] = detect_seconds
             settings["port"] = port
+            settings["checkpoint_seconds"] = 3600  # tests that need one ask for it
         self.a, self.b = make(base, a, spawner), make(base, b, spawner)
 
     @staticmethod
