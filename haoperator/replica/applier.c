@@ -46,8 +46,8 @@ typedef struct {
 	size_t used;
 	struct bound *table[BUCKETS];
 	struct bound *unsettled;
-	uint64_t copied;
-	double heard; /* CLOCK_MONOTONIC seconds of the last bytes from the primary */
+	_Atomic uint64_t copied;
+	_Atomic double heard; /* CLOCK_MONOTONIC seconds of the last bytes from the primary */
 	pthread_mutex_t send_lock;
 	pthread_mutex_t jobs_lock;
 	pthread_cond_t jobs_changed;
@@ -110,14 +110,16 @@ static int acknowledge(Applier *a)
 static int apply_write(Applier *a, const struct write_frame *w)
 {
 	const char *data = (const char *)(w + 1);
-	struct bound *b = *place_of(a, w->head.node);
-	uint64_t offset = w->offset;
 
 	if (w->head.length < sizeof(*w))
 		return EPROTO;
+	size_t left = w->head.length - sizeof(*w);
+	uint64_t offset = w->offset;
+	if (offset > INT64_MAX - left)
+		return EPROTO;
+	struct bound *b = *place_of(a, w->head.node);
 	if (!b || b->fd < 0)
 		return a->tolerant ? 0 : ENOENT;
-	size_t left = w->head.length - sizeof(*w);
 	while (left) {
 		ssize_t n = pwrite(b->fd, data, left, (off_t)offset);
 
@@ -180,6 +182,8 @@ static int apply(Applier *a, struct frame *f, bool *mine)
 		if (f->seq != a->received + 1)
 			return EPROTO;
 		a->received = f->seq;
+	} else if (f->type != FRAME_PING) {
+		return EPROTO; /* a change that nobody could acknowledge */
 	}
 	*mine = true;
 	switch (f->type) {
@@ -203,8 +207,7 @@ static int fill(Applier *a, int timeout_ms)
 	struct bytes_out *in = &a->in;
 	size_t need = RECEIVE_ROOM;
 
-	memmove(in->data, in->data + a->used, in->length - a->used);
-	in->length -= a->used;
+	bytes_consume(in, a->used);
 	a->used = 0;
 	bytes_give_back(in);
 	if (in->length >= sizeof(struct frame)) {

@@ -97,6 +97,19 @@ void gate_set(struct gate_state *g, enum gate mode)
 	}
 }
 
+/* What the gate says now, and how many are in flight and parked (NULL: not asked). */
+enum gate gate_mode(struct gate_state *g, long *in_flight, long *parked)
+{
+	pthread_mutex_lock(&g->lock);
+	enum gate mode = g->mode;
+	if (in_flight)
+		*in_flight = g->in_flight;
+	if (parked)
+		*parked = g->parked;
+	pthread_mutex_unlock(&g->lock);
+	return mode;
+}
+
 /* Wait until nothing is in flight; false when `timeout_ms` passed first. */
 bool gate_quiesce(struct gate_state *g, int timeout_ms)
 {

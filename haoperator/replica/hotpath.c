@@ -206,7 +206,8 @@ static enum outcome do_write(HotPath *hot, int fuse_fd, int directory,
 	ssize_t written = 0;
 
 	memcpy(&in, head + 1, sizeof(in));
-	if (head->len < sizeof(*head) + sizeof(in) + in.size || in.offset > INT64_MAX - MAX_DATA) {
+	if (in.size > MAX_DATA || head->len < sizeof(*head) + sizeof(in) + in.size ||
+	    in.offset > INT64_MAX - MAX_DATA) {
 		fuse_answer(fuse_fd, head->unique, EINVAL, NULL, 0);
 		return DONE;
 	}
@@ -253,7 +254,7 @@ static enum outcome do_fsync(HotPath *hot, int fuse_fd, int directory,
 	uint64_t seq = 0;
 
 	memcpy(&in, head + 1, sizeof(in));
-	if (hot->gate.mode == GATE_READ_ONLY) { /* from the time before: only this copy is ours */
+	if (gate_mode(&hot->gate, NULL, NULL) == GATE_READ_ONLY) { /* from the time before: only this copy is ours */
 		pthread_mutex_lock(&stripe->lock);
 		struct slot *known = find(stripe, head->nodeid);
 		int own = known ? known->fd : -1;
@@ -359,6 +360,8 @@ static PyObject *hot_serve(HotPath *hot, PyObject *args)
 	}
 	Py_END_ALLOW_THREADS;
 	if (error) {
+		free(thread_buffer); /* most likely this thread is about to end */
+		thread_buffer = NULL;
 		errno = error;
 		return PyErr_SetFromErrno(PyExc_OSError);
 	}
@@ -669,7 +672,7 @@ static PyObject *hot_attach(HotPath *hot, PyObject *args)
 	if (!PyArg_ParseTuple(args, "i", &sock))
 		return NULL;
 	pthread_mutex_lock(&s->lock);
-	if (s->attached || s->ring_count || s->sending) {
+	if (s->attached || s->ring_count || s->fsyncs || s->sending) {
 		pthread_mutex_unlock(&s->lock);
 		PyErr_SetString(PyExc_RuntimeError, "the former stream is not finished");
 		return NULL;
@@ -743,6 +746,12 @@ static PyObject *hot_submit_fsync(HotPath *hot, PyObject *args)
 	/* An fsync of something else than an open file: done here already. */
 	entry->local_done = true;
 	entry->result = local_error;
+	if ((size_t)payload.len > MAX_FRAME - sizeof(struct frame)) {
+		PyErr_SetString(PyExc_ValueError, "frame too large");
+		PyBuffer_Release(&payload);
+		free(entry);
+		return NULL;
+	}
 	struct frame head = { .type = (uint16_t)type,
 			      .directory = (uint16_t)directory,
 			      .node = node };
@@ -863,11 +872,12 @@ static PyObject *hot_state(HotPath *hot, PyObject *unused)
 	unsigned long long epoch = s->epoch;
 	bool attached = s->attached, broken = s->broken;
 	pthread_mutex_unlock(&s->lock);
+	long in_flight, parked;
+	enum gate mode = gate_mode(&hot->gate, &in_flight, &parked);
 	return Py_BuildValue("{s:N,s:N,s:K,s:K,s:K,s:K,s:i,s:l,s:l}", "attached",
 			     PyBool_FromLong(attached), "broken", PyBool_FromLong(broken), "epoch",
 			     epoch, "sent", sent, "acked", acked, "bytes_sent", bytes, "gate",
-			     (int)hot->gate.mode, "in_flight", hot->gate.in_flight, "parked",
-			     hot->gate.parked);
+			     (int)mode, "in_flight", in_flight, "parked", parked);
 }
 
 static PyObject *hot_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)

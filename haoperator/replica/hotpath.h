@@ -80,7 +80,7 @@ struct stream {
 	struct bytes_out in; /* touched by the one receiving thread only */
 	size_t in_used;
 	uint64_t bytes_sent;
-	double heard; /* CLOCK_MONOTONIC seconds of the last bytes from the peer, 0: never */
+	_Atomic double heard; /* CLOCK_MONOTONIC seconds of the last bytes from the peer, 0: never */
 };
 
 /* A set of small numbers that grows. */
@@ -123,6 +123,7 @@ typedef struct {
 
 /* stream.c */
 bool bytes_reserve(struct bytes_out *b, size_t more);
+void bytes_consume(struct bytes_out *b, size_t used);
 void bytes_give_back(struct bytes_out *b);
 bool send_all(int sock, const char *data, size_t length);
 int stream_init(struct stream *s);
@@ -147,6 +148,7 @@ bool gate_enter(struct gate_state *g, int fuse_fd, int directory, const void *re
 		size_t length);
 void gate_leave(struct gate_state *g);
 void gate_set(struct gate_state *g, enum gate mode);
+enum gate gate_mode(struct gate_state *g, long *in_flight, long *parked);
 bool gate_quiesce(struct gate_state *g, int timeout_ms);
 struct parked *gate_take(struct gate_state *g);
 void gate_interrupt(struct gate_state *g, int fuse_fd, uint64_t unique);

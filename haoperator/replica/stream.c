@@ -62,6 +62,14 @@ bool bytes_reserve(struct bytes_out *b, size_t more)
 	return true;
 }
 
+/* The first `used` bytes are done with: what follows moves to the front. */
+void bytes_consume(struct bytes_out *b, size_t used)
+{
+	if (used && used < b->length)
+		memmove(b->data, b->data + used, b->length - used);
+	b->length -= used;
+}
+
 /* An empty large buffer is not kept. */
 void bytes_give_back(struct bytes_out *b)
 {
@@ -122,7 +130,8 @@ static void append(struct stream *s, struct frame *head, size_t head_length, con
 		return;
 	}
 	memcpy(s->out.data + s->out.length, head, head_length);
-	memcpy(s->out.data + s->out.length + head_length, data, data_length);
+	if (data_length)
+		memcpy(s->out.data + s->out.length + head_length, data, data_length);
 	s->out.length += head_length + data_length;
 }
 
@@ -137,12 +146,14 @@ uint64_t stream_submit(struct stream *s, uint64_t epoch, struct frame *head, siz
 {
 	struct pending p = { .unique = unique, .fuse_fd = fuse_fd };
 	uint64_t seq = 0;
+	bool kept = true;
 	int error = 0;
 
 	p.length = (uint32_t)answer_length;
 	if (answer_length > sizeof(p.small)) {
 		p.large = malloc(answer_length);
-		if (p.large)
+		kept = p.large != NULL;
+		if (kept)
 			memcpy(p.large, answer, answer_length);
 	} else if (answer_length) {
 		memcpy(p.small, answer, answer_length);
@@ -152,16 +163,16 @@ uint64_t stream_submit(struct stream *s, uint64_t epoch, struct frame *head, siz
 		head->seq = s->next_seq++;
 		append(s, head, head_length, data, data_length);
 		seq = p.seq = head->seq;
-		if (fuse_fd >= 0 && !push_pending(s, &p)) {
+		if (fuse_fd >= 0 && !(kept && push_pending(s, &p))) {
 			break_locked(s);
 			seq = 0;
 			error = ENOMEM; /* nobody would tell when the peer has it */
 		}
 	}
 	pthread_mutex_unlock(&s->lock);
-	if (!seq)
-		answer_pending(&p, error);
-	else if (fuse_fd < 0)
+	if (!seq && fuse_fd >= 0)
+		fuse_answer(fuse_fd, unique, error, answer, error ? 0 : answer_length);
+	if (!seq || fuse_fd < 0)
 		free(p.large);
 	return seq;
 }
@@ -371,8 +382,7 @@ static int receive(struct stream *s, int sock, int timeout_ms, struct frame **fr
 				return 0;
 			}
 		}
-		memmove(in->data, in->data + s->in_used, in->length - s->in_used);
-		in->length -= s->in_used;
+		bytes_consume(in, s->in_used);
 		s->in_used = 0;
 		bytes_give_back(in);
 		if (!bytes_reserve(in, RECEIVE_ROOM))
