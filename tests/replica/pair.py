@@ -19,8 +19,11 @@ from typing import Any
 
 from haoperator.replica._hotpath import umount2
 from haoperator.replica.mount import FILE_SYSTEM, hand_over, mount_over, mounted_type
+from tests.replica import sanitizers
+from tests.replica.sanitizers import Sanitizer
 from tests.replica.spawner import Process, Spawner
 
+MODULE = "tests.replica.node_process"
 KEY = "5a" * 32
 DEADLINE_SECONDS = 20.0
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +59,7 @@ class Node:
         self.settings = settings
         self.paths = {name: Path(path) for name, path in settings["directories"]}
         self.process: Process | None = None
+        self.sanitizer: Sanitizer | None = None
         self.fds: dict[str, tuple[int, int]] = {}
         """Of each mounted directory: /dev/fuse, and the directory below."""
         self._control: socket.socket | None = None
@@ -84,7 +88,7 @@ class Node:
         config = self.base / f"{self.name}.json"
         config.write_text(json.dumps(self.settings), encoding="utf-8")
         environment = {"PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-m", "tests.replica.node_process", str(config)]
+        command = self._command(str(config))
         fds: tuple[int, ...] = ()
         if restored:  # as systemd passes what it kept
             names = [f"{name}.{kind}" for name in self.fds for kind in ("fuse", "root")]
@@ -92,6 +96,12 @@ class Node:
             fds = tuple(fd for pair in self.fds.values() for fd in pair)
         self.process = self.spawner.spawn(command, environment, self.log, fds)
         self._connect()
+
+    def _command(self, config: str) -> list[str]:
+        if self.sanitizer is not None:
+            extension = sanitizers.build(self.sanitizer)
+            return sanitizers.command(self.sanitizer, extension, MODULE, config)
+        return [sys.executable, "-m", MODULE, config]
 
     def _connect(self) -> None:
         address = Path(self.settings["run_directory"]) / "control.sock"
@@ -205,6 +215,9 @@ class Node:
             self._control.close()
         self._control = self._lines = None
 
+    def sanitizer_report(self) -> str:
+        return sanitizers.reports(self.log_text()) if self.log.exists() else ""
+
     def log_text(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
@@ -220,6 +233,7 @@ class Pair:
         detect_seconds: float = 1.0,
         directories: tuple[str, ...] = ("data",),
         make_node: type[Node] | None = None,
+        sanitizer: Sanitizer | None = None,
     ) -> None:
         port = next(_ports)
         self.port = port
@@ -235,6 +249,7 @@ class Pair:
             settings["port"] = port
             settings["checkpoint_seconds"] = 3600  # tests that need one ask for it
         self.a, self.b = make(base, a, spawner), make(base, b, spawner)
+        self.a.sanitizer = self.b.sanitizer = sanitizer or sanitizers.chosen()
 
     @staticmethod
     def _settings(base: Path, node: str, peer: str, own: int, other: int) -> dict[str, Any]:
@@ -263,3 +278,5 @@ class Pair:
     def stop(self) -> None:
         self.a.stop()
         self.b.stop()
+        for node in (self.a, self.b):
+            assert not (report := node.sanitizer_report()), report
