@@ -16,7 +16,7 @@ from haoperator.replica import frames, wire
 from haoperator.replica.abi import Valid
 from haoperator.replica.courier import Courier
 from haoperator.replica.directory import Directory
-from haoperator.replica.hashing import HASH_BYTES, MOST_BLOCKS, block_hash, hash_blocks
+from haoperator.replica.hashing import HASH_BYTES, block_hash, hash_blocks
 from haoperator.replica.marks import BLOCK, ZONE_BLOCKS, Range, merged
 from haoperator.replica.nodes import Node
 
@@ -71,10 +71,12 @@ class Copier:
             else:
                 ranges = merged([Range(0, ZONE_BLOCKS - 1), *ranges])
             for first, end in ranges:
-                for at in range(first, min(end, last) + 1, MOST_BLOCKS):
-                    count = min(MOST_BLOCKS, min(end, last) + 1 - at)
-                    self._compare(directory, node, fd, at * BLOCK, count, progress)
-                    progress.compared += min(size - at * BLOCK, count * BLOCK)
+                while first <= min(end, last):
+                    count = min(self._courier.pace.blocks, min(end, last) + 1 - first)
+                    self._compare(directory, node, fd, first * BLOCK, count, progress)
+                    progress.compared += min(size - first * BLOCK, count * BLOCK)
+                    first += count
+                    self._courier.settle()
         finally:
             os.close(fd)
 

@@ -11,9 +11,8 @@ from haoperator.replica import frames, marks, wire
 from haoperator.replica.directory import Directory
 from haoperator.replica.nodes import Node
 from haoperator.replica.outgoing import Outgoing
+from haoperator.replica.pacing import Pace
 
-IN_FLIGHT = 64
-"""Frames of the walk that the peer may be behind."""
 ANSWER_SECONDS = 60.0
 MOST_MARKS_BYTES = 64 * 1024 * 1024
 
@@ -34,6 +33,7 @@ class Courier:
         self.outgoing = outgoing
         self.hot = outgoing.hot
         self.epoch = outgoing.epoch
+        self.pace = Pace(outgoing.hot)
         self._in_flight: collections.deque[int] = collections.deque()
         self._answers: dict[int, bytes] = {}
         self._changed = threading.Condition()
@@ -58,6 +58,7 @@ class Courier:
 
     def submit_data(self, directory: Directory, node: Node, place: int, data: bytes) -> None:
         """Append a block of a file. The node lock is held: it is true at this place."""
+        self.pace.sent(len(data))
         payload = _SYNCDATA.pack(place, frames.NO_TIME, 0, 0) + data
         kind = frames.Type.SYNCDATA
         self._sent(self.hot.submit(kind, directory.index, node.id, payload, -1, 0, b"", self.epoch))
@@ -69,12 +70,13 @@ class Courier:
         return seq
 
     def settle(self) -> None:
-        """Send, and do not run far ahead of the peer. Hold no lock."""
+        """Send, do not run far ahead of the peer, and leave it time for others. Hold no lock."""
         self.check()
         self.hot.flush()
-        while len(self._in_flight) > IN_FLIGHT:
+        while len(self._in_flight) > self.pace.in_flight:
             if not self.hot.wait_acked(self._in_flight.popleft(), int(ANSWER_SECONDS * 1000)):
                 raise Interrupted
+        self.pace.rest()
 
     def deliver(self, seq: int, hashes: bytes) -> None:
         """The peer's answer to a HASH. Callable in any thread."""

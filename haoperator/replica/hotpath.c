@@ -862,6 +862,19 @@ static PyObject *hot_heard(HotPath *hot, PyObject *unused)
 	return PyFloat_FromDouble(hot->stream.heard);
 }
 
+/* How many changes the peer acknowledged, and for how long they waited in all. */
+static PyObject *hot_waits(HotPath *hot, PyObject *unused)
+{
+	struct stream *s = &hot->stream;
+
+	(void)unused;
+	pthread_mutex_lock(&s->lock);
+	unsigned long long answered = s->answered;
+	double waited = s->waited;
+	pthread_mutex_unlock(&s->lock);
+	return Py_BuildValue("(Kd)", answered, waited);
+}
+
 static PyObject *hot_state(HotPath *hot, PyObject *unused)
 {
 	struct stream *s = &hot->stream;
@@ -920,7 +933,8 @@ static PyMethodDef hot_methods[] = {
 	METHOD(flush, METH_NOARGS),	   METHOD(receive, METH_VARARGS),
 	METHOD(wait_acked, METH_VARARGS),  METHOD(wait_synced, METH_VARARGS),
 	METHOD(release, METH_VARARGS),
-	METHOD(heard, METH_NOARGS),	   METHOD(state, METH_NOARGS),	   { NULL, NULL, 0, NULL },
+	METHOD(heard, METH_NOARGS),	   METHOD(waits, METH_NOARGS),
+		   METHOD(state, METH_NOARGS),	   { NULL, NULL, 0, NULL },
 };
 
 static PyTypeObject HotPathType = {

@@ -38,6 +38,7 @@ struct gate_state {
 struct pending {
 	uint64_t seq;
 	uint64_t unique;
+	double since; /* CLOCK_MONOTONIC seconds */
 	int fuse_fd; /* -1: nobody waits */
 	uint32_t length;
 	char small[24]; /* an answer that fits is kept here, else in `large` */
@@ -80,6 +81,8 @@ struct stream {
 	struct bytes_out in; /* touched by the one receiving thread only */
 	size_t in_used;
 	uint64_t bytes_sent;
+	uint64_t answered; /* changes that the peer acknowledged */
+	double waited; /* seconds that those who made them waited for it, in all */
 	_Atomic double heard; /* CLOCK_MONOTONIC seconds of the last bytes from the peer, 0: never */
 };
 

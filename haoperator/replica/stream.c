@@ -144,7 +144,7 @@ uint64_t stream_submit(struct stream *s, uint64_t epoch, struct frame *head, siz
 		       const void *data, size_t data_length, int fuse_fd, uint64_t unique,
 		       const void *answer, size_t answer_length)
 {
-	struct pending p = { .unique = unique, .fuse_fd = fuse_fd };
+	struct pending p = { .unique = unique, .fuse_fd = fuse_fd, .since = monotonic_now() };
 	uint64_t seq = 0;
 	bool kept = true;
 	int error = 0;
@@ -327,6 +327,7 @@ void stream_flush(struct stream *s)
 static bool acknowledge(struct stream *s, uint64_t seq)
 {
 	struct pending done[32];
+	double now = monotonic_now();
 
 	pthread_mutex_lock(&s->lock);
 	if (seq >= s->next_seq || seq < s->acked) {
@@ -338,6 +339,8 @@ static bool acknowledge(struct stream *s, uint64_t seq)
 
 		while (s->ring_count && n < 32 && s->ring[s->ring_head].seq <= seq) {
 			done[n++] = s->ring[s->ring_head];
+			s->answered++;
+			s->waited += now - s->ring[s->ring_head].since;
 			s->ring_head = (s->ring_head + 1) % s->ring_size;
 			s->ring_count--;
 		}
