@@ -56,6 +56,11 @@ class Courier:
         """Append a frame; its seq."""
         return self._sent(self.outgoing.submit(directory.index, node, frame, self.epoch))
 
+    def tell(self, directory: Directory, frame: frames.Frame) -> None:
+        """A frame that the walk does not wait for. Callable in any thread."""
+        self.outgoing.submit(directory.index, 0, frame, self.epoch)
+        self.hot.flush()
+
     def submit_data(self, directory: Directory, node: Node, place: int, data: bytes) -> None:
         """Append a block of a file. The node lock is held: it is true at this place."""
         self.pace.sent(len(data))

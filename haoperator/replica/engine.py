@@ -7,6 +7,7 @@ import errno
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -95,7 +96,8 @@ class Engine:
         return json.dumps([self._describe(name, path) for name, path in self.settings.directories])
 
     def _describe(self, name: str, path: str) -> dict[str, Any]:
-        progress = self._primary.progress.get(name, Progress())
+        side = self._primary if self.role is Role.PRIMARY else self._standby
+        progress = side.progress.get(name, Progress())
         synced = self.stream in (Stream.SYNCED, Stream.HANDED_OVER)
         return {
             "name": name,
@@ -106,6 +108,7 @@ class Engine:
             "resync_progress": 1.0 if synced else round(progress.share, 4),
             "resync_copied_bytes": progress.copied,
             "resync_compared_bytes": progress.compared,
+            "snapshot_taken_at": None if synced else self._standby.fallback.taken_at,
         }
 
     def check_alive(self) -> None:
@@ -162,6 +165,8 @@ class Engine:
                 return
             self._may_become_primary(generation, force)
             self._standby.end()
+            if not self.record.consistent:
+                self._go_back()
             if generation:
                 standing.begin(generation, deadline)
             else:
@@ -190,6 +195,17 @@ class Engine:
             raise Refused(f"{self.settings.peer} is primary and connected")
         if not self.record.consistent:
             raise Refused("the data is a mixture: a resync did not finish")
+
+    def _go_back(self) -> None:
+        """Forced on a mixture: to the state before the resync, where that was kept."""
+        taken_at = self._standby.fallback.taken_at
+        if taken_at is None:
+            log.warning("forced on a mixture: parts of the data are older than others")
+            return
+        then = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(taken_at))
+        log.warning("forced on a mixture: the data goes back to the snapshot of %s", then)
+        self._standing.put(base="")
+        self._standby.fallback.go_back()
 
     def continue_alone(self, generation: str, deadline: float) -> None:
         """`deadline` is in seconds of time.monotonic. Raises Refused."""

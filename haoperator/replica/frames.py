@@ -48,6 +48,7 @@ class Type(IntEnum):
     DONE = 37
     HINT = 38
     SETTLED = 39
+    PROGRESS = 40
 
 
 class Nack(NamedTuple):
@@ -259,6 +260,14 @@ class Hint(NamedTuple):
     flags: int
 
 
+class Progress(NamedTuple):
+    """How far the resync of a directory is, in bytes, for whoever asks the standby."""
+
+    total: int
+    compared: int
+    copied: int
+
+
 class Settled(NamedTuple):
     """Both copies are on disk as they were at some place of the stream that has passed: what
     the peer noted as a primary is of no use any more."""
@@ -285,6 +294,7 @@ FromPrimary = (
     | Done
     | Hint
     | Settled
+    | Progress
 )
 FromPeer = Nack | Hashes | Marks
 Frame = FromPrimary | FromPeer

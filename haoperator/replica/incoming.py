@@ -46,6 +46,7 @@ class Session(Protocol):
     def handed_over(self, token: bytes) -> None: ...
     def resynced(self, done: frames.Done) -> None: ...
     def settled(self) -> None: ...
+    def progressed(self, directory: int, told: frames.Progress) -> None: ...
 
 
 class Incoming:
@@ -89,6 +90,7 @@ class Incoming:
             Type.DONE: self._done,
             Type.HINT: self._hint,
             Type.SETTLED: self._settled,
+            Type.PROGRESS: self._progress,
         }
 
     def apply(self, received: wire.Received) -> None:
@@ -313,6 +315,10 @@ class Incoming:
         if not self._tolerant:
             raise Rubbish("a hint outside a resync")
         follow_hint(root, cast(frames.Hint, frame))
+
+    def _progress(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
+        told = cast(frames.Progress, frame)
+        self._session.progressed(self._roots.index(root), told)
 
     def _settled(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
         self._session.settled()

@@ -217,6 +217,9 @@ class PrimarySide:
         """A sign of life for the standby."""
         if self._outgoing.attached:
             self._hot.post(frames.Type.PING)
+        resync = self._resync
+        if resync is not None:
+            resync.tell_progress()
 
     # The resync.
 

@@ -209,6 +209,13 @@ class Resync:
                 return st.st_size if work.visit is Visit.WHOLLY else min(st.st_size, ZONE)
         return 0
 
+    def tell_progress(self) -> None:
+        """To the peer, for whoever asks there. Callable in any thread."""
+        for directory in self._directories:
+            progress = self.progress[directory.name]
+            told = frames.Progress(progress.total, progress.compared, progress.copied)
+            self.courier.tell(directory, told)
+
     def finish(self) -> None:
         """Give back what the walk held. Harmless to repeat."""
         if self._outgoing.walk is self:

@@ -30,6 +30,9 @@ class Owner(Protocol):
     def handed_over(self, session: StandbySession, token: bytes) -> None: ...
     def resynced(self, session: StandbySession, done: frames.Done) -> None: ...
     def settled(self, session: StandbySession) -> None: ...
+    def progressed(
+        self, session: StandbySession, directory: int, told: frames.Progress
+    ) -> None: ...
     def failed(self, session: StandbySession, reason: str, *, unlike: bool) -> None: ...
     def ended(self, session: StandbySession, *, closed: bool) -> None: ...
 
@@ -98,6 +101,9 @@ class StandbySession:
 
     def settled(self) -> None:
         self._owner.settled(self)
+
+    def progressed(self, directory: int, told: frames.Progress) -> None:
+        self._owner.progressed(self, directory, told)
 
     def _guard(self, work: Callable[[], None]) -> None:
         try:

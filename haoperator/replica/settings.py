@@ -31,6 +31,7 @@ class Settings:
     run_directory: Path
     detect_seconds: float = 2.0
     port: int = 7411
+    snapshot_before_resync: bool = False
     checkpoint_seconds: float = 30.0
     """How often what both disks have is retired from the intent log."""
 

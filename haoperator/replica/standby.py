@@ -17,7 +17,9 @@ from typing import Any
 
 from haoperator.core.status import Stream
 from haoperator.replica import frames, handshake
-from haoperator.replica.acceptance import KNOCKED, judge
+from haoperator.replica.acceptance import KNOCKED, Verdict, judge
+from haoperator.replica.copying import Progress
+from haoperator.replica.fallback import Fallback
 from haoperator.replica.listener import Listener
 from haoperator.replica.mounts import Mounts
 from haoperator.replica.periods import Periods
@@ -39,6 +41,9 @@ class StandbySide:
         self._standing = standing
         self._mounts = mounts
         self._session: StandbySession | None = None
+        self.fallback = Fallback(wanted=settings.snapshot_before_resync, directories=mounts)
+        self.progress: dict[str, Progress] = {}
+        """By directory, of the last resync, as the primary told it."""
         self.listener = Listener(settings, self.greeted)
 
     @property
@@ -71,6 +76,8 @@ class StandbySide:
             standing.token,
             complete=self._mounts.complete,
         )
+        if verdict.resync and standing.record.consistent and not self.fallback.prepare():
+            verdict = Verdict(refuse="snapshot", reason=f"{settings.node} takes a snapshot first")
         if verdict.refuse:
             log.warning("primary refused: %s", verdict.reason)
             handshake.answer(sock, verdict.to_json())
@@ -130,7 +137,12 @@ class StandbySide:
             base=done.base.decode("ascii"),
         )
         self._periods.clear()
+        self.fallback.give_up()
         self._standing.say(stream=Stream.SYNCED)
+
+    def progressed(self, session: StandbySession, directory: int, told: frames.Progress) -> None:
+        if session is self._session and directory < len(self._mounts.names):
+            self.progress[self._mounts.names[directory]] = Progress(*told)
 
     def settled(self, session: StandbySession) -> None:
         if session is self._session:

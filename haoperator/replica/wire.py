@@ -46,6 +46,7 @@ LAYOUT: dict[type[frames.Frame], tuple[frames.Type, str]] = {
     frames.Done: (frames.Type.DONE, "sss"),
     frames.Hint: (frames.Type.HINT, "IssI"),
     frames.Settled: (frames.Type.SETTLED, ""),
+    frames.Progress: (frames.Type.PROGRESS, "QQQ"),
 }
 ENTRY = "sIIQQs"
 XATTR = "ss"

@@ -35,6 +35,7 @@ def settings_from(said: dict[str, Any]) -> Settings:
         detect_seconds=said["detect_seconds"],
         port=said["port"],
         checkpoint_seconds=said["checkpoint_seconds"],
+        snapshot_before_resync=said.get("snapshot_before_resync", False),
     )
 
 
