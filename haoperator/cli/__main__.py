@@ -18,6 +18,7 @@ from typing import Any  # noqa: E402
 from haoperator import secret  # noqa: E402
 from haoperator.cli import client, show  # noqa: E402
 from haoperator.cli.client import Failed, OperatorAbsent  # noqa: E402
+from haoperator.cli.missing import missing  # noqa: E402
 from haoperator.lean.configuration import CONFIGURATION  # noqa: E402
 from tomlconfig import ConfigError, load  # noqa: E402
 
@@ -67,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="even if the data here may be stale; what the peer wrote alone may be lost",
     )
-    promote.set_defaults(run=lambda args: _command("Promote", "b", args.force))
+    promote.set_defaults(run=_promote)
 
     check = verbs.add_parser("check-config", help="read a configuration and say what is wrong")
     check.add_argument("file", nargs="?", type=Path, default=Path(CONFIGURATION))
@@ -114,6 +115,13 @@ def _command(verb: str, signature: str = "", *body: object) -> int:
     asyncio.run(run())
     print(f"{verb.lower()}: accepted; 'hactl status' shows how far it is")
     return 0
+
+
+def _promote(args: argparse.Namespace) -> int:
+    if args.force:
+        for sentence in missing(asyncio.run(_report())):
+            print(f"hactl: {sentence}", file=sys.stderr)
+    return _command("Promote", "b", args.force)
 
 
 async def _start() -> int:
