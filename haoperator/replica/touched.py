@@ -132,6 +132,15 @@ class Touched:
         """Whether something else than before has the name, and may differ wholly."""
         return self.everything or parent in self.trees or self.entries.get((parent, name), False)
 
+    def knows(self, parent: int, name: bytes) -> bool:
+        """Whether anything was noted of what has the name."""
+        return (
+            self.everything
+            or parent in self.lists
+            or parent in self.trees
+            or (parent, name) in self.entries
+        )
+
     def may_be_new(self, parent: int, name: bytes) -> bool:
         """The same where it is not known of every name."""
         return parent in self.lists or self.is_new(parent, name)

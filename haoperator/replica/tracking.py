@@ -142,6 +142,8 @@ class Tracker:
         """A rename. `new` has the state of what is there now, None: nothing."""
         (old_parent, old_name, st), (new_parent, new_name, there) = old, new
         large = self._moves_whole(st) | (there is not None and self._moves_whole(there))
+        if there is not None and not exchange:
+            self._hand_on(new_parent, new_name, there)
         self.entry(old_parent, old_name, new=exchange, whole=large)
         self.entry(new_parent, new_name, new=True, whole=large)
         if large:
@@ -177,7 +179,22 @@ class Tracker:
     def removing(self, parent: Node, name: bytes, st: os.stat_result) -> None:
         """A name goes. A directory that goes is empty."""
         large = stat.S_ISREG(st.st_mode) and self._moves_whole(st)
+        self._hand_on(parent, name, st)
         self.entry(parent, name, whole=large)
+
+    def _hand_on(self, parent: Node, name: bytes, st: os.stat_result) -> None:
+        """One of several names of a file goes: what was noted by it is noted by another."""
+        known = any(touched.knows(parent.id, name) for touched in self._all())
+        if not stat.S_ISREG(st.st_mode) or st.st_nlink < 2 or not known:
+            return
+        node = self._nodes.find(st)
+        others = [other for other in node.names if other != (parent.id, name)] if node else []
+        if not others:
+            self._anything()  # it has other names, and nobody knows which
+            return
+        above, other_name = others[0]
+        new = self._may_be_new(parent, name)
+        self.entry(self._nodes.get(above), other_name, new=new, whole=new and is_large(st))
 
     def _moves_whole(self, st: os.stat_result) -> bool:
         """Whether what gets or had a name needs an ALL there. The data path asks anew: what it

@@ -98,6 +98,27 @@ def test_what_moved_is_compared_and_not_copied(grown: Pair) -> None:
     assert compared <= 80 * MIB
 
 
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_file_that_lost_the_name_by_which_it_was_written(grown: Pair, forgotten: bool) -> None:
+    a = grown.a
+    (a.path / "one").write_text("one file")
+    os.link(a.path / "one", a.path / "d1" / "two")
+    os.link(a.path / "one", a.path / "d2" / "three")
+    retire_everything(a)
+    leave_behind(grown)
+    if forgotten:  # a new process knows the file by the name that is looked up
+        a.kill()
+        a.start(restored=True)
+        a.call("become_primary", generation="")
+        Path("/proc/sys/vm/drop_caches").write_text("2")
+    change(a.path / "one", 0, b"two")
+    (a.path / "one").unlink()
+    (a.path / "other").touch()
+    (a.path / "other").rename(a.path / "d1" / "two")
+    come_back(grown)
+    assert (grown.b.backing / "d2" / "three").read_text() == "two file"
+
+
 def test_power_cut_of_the_standby_costs_the_hot_zones(grown: Pair, tmp_path: Path) -> None:
     a, b = grown.a, grown.b
     disk = Disk(b, tmp_path / "disk-b")
