@@ -26,7 +26,7 @@ help:
 	@echo 'make lint           formatting, types, imports, units, scripts'
 	@echo 'make format         put the formatting right'
 	@echo 'make deb            build/haoperator_*.deb, and lintian on it'
-	@echo 'make bench          measurements (root)'
+	@echo 'make bench          measurements, beside GlusterFS: make bench BENCH=--quick (root)'
 	@echo 'make soak           takeovers in a row: make soak N=100 (root)'
 	@echo 'make lab-up         boot the two nodes of the lab (root)'
 	@echo 'make lab-shell      a shell in a node: make lab-shell NODE=a'
@@ -101,9 +101,9 @@ test: need-root
 demo: need-root deb
 	@$(PYTHON) -m tests.lab.demo
 
-bench: need-root deb ext
-	@if [ ! -e tests/bench/__main__.py ]; then echo 'There are no measurements yet.'; exit 1; fi
-	@$(PYTHON) -m tests.bench
+bench: need-root deps ext
+	@packaging/install-deps tests/bench/apt-packages
+	@$(PYTHON) -m tests.bench $(BENCH)
 
 soak: need-root deb
 	@$(PYTHON) -m tests.lab soak

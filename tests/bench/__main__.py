@@ -1,134 +1,129 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Raw ext4, the bare limit and a synced haoperator mount, side by side in one run.
+"""`python3 -m tests.bench`: every load in every place, side by side in one run.
 
-Two journaled ext4 images behind loop devices are the disks of the two nodes. The places
-take turns, load by load and round by round, so that what else the machine does meets all
-of them alike.
+The places take turns, load by load and round by round, so that what else the machine
+does meets all of them alike. Everything is mounted in a mount namespace of this process's
+own; nothing is left when it ends, also after ^C.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
-import filecmp
+import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
-import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.bench.report import LOADS, Rates, table, write_report
-from tests.replica.pair import ROOT, Pair, abort_all
-from tests.replica.spawner import Spawner
+from tests.bench import archive, plot, report
+from tests.bench.bars import Rates
+from tests.bench.command import run
+from tests.bench.disks import disk
+from tests.bench.loads import LOADS, Load, Tools
+from tests.bench.places import TITLES, Place, places
+from tests.bench.postgres import servers
+from tests.replica.pair import ROOT
 
 ROUNDS = 5
-STUCK_SECONDS = 40.0
-IMAGE_BYTES = 2 << 30
+MARK = "HAOPERATOR_BENCH_OWN_MOUNTS"
 
 
-def run(*command: str | Path) -> str:
-    """Run a command and return what it printed.
+def tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
-    One that is stuck in a mount whose server does not answer cannot be killed, so the
-    mounts are aborted first, and it fails by itself.
-    """
-    stuck = threading.Timer(STUCK_SECONDS, abort_all)
-    stuck.start()
-    try:
-        done = subprocess.run(
-            command,
-            check=True,
-            timeout=STUCK_SECONDS + 10,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-    finally:
-        stuck.cancel()
-    return done.stdout
+
+def in_own_mount_namespace() -> None:
+    """Go on in one: mounts and loop devices end with the last process in it."""
+    if MARK not in os.environ:
+        os.environ[MARK] = "1"
+        command = ["unshare", "--mount", "--propagation", "private", "--", sys.executable]
+        os.execvp(command[0], [*command, "-m", "tests.bench", *sys.argv[1:]])
 
 
 @contextlib.contextmanager
-def disk(base: Path, node: str) -> Iterator[Path]:
-    """A fresh ext4 with a journal for one node, mounted for the time of the block."""
-    image, point = base / f"{node}.img", base / node
-    with image.open("wb") as file:
-        file.truncate(IMAGE_BYTES)
-    eager = "lazy_itable_init=0,lazy_journal_init=0,nodiscard"
-    run("mkfs.ext4", "-q", "-F", "-O", "has_journal", "-E", eager, image)
-    point.mkdir()
-    run("mount", "-o", "loop", image, point)
-    try:
-        yield point
-    finally:
-        try:
-            run("umount", point)
-        except subprocess.CalledProcessError:  # a killed process may be about to let go
-            run("umount", "--lazy", point)
-
-
-@contextlib.contextmanager
-def places(base: Path) -> Iterator[tuple[Path, Path, Pair]]:
-    """The raw directory on each node's disk, and the pair: a primary, b its standby."""
+def prepared(base: Path, found: list[Place], loads: list[Load]) -> Iterator[Tools]:
+    """Everything that the loads need, in every place."""
+    tools = Tools(base / "loads", base / "tree.tar")
+    source = Path(__file__).with_name("loads.c")
+    run("gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", tools.loads, source)
+    archive.make(tools.tar)
+    for place in found:
+        for directory in filter(None, (place.path, place.peer)):
+            run(tools.loads, "prepare", directory)
     with contextlib.ExitStack() as stack:
-        raw = [stack.enter_context(disk(base, node)) / "raw" for node in "ab"]
-        for directory in raw:
-            directory.mkdir()
-        # ^C is for this process alone: it cleans up, and for that the replicators must live.
-        interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        spawner = Spawner()
-        signal.signal(signal.SIGINT, interrupt)
-        stack.callback(spawner.close)
-        pair = Pair(base, spawner, detect_seconds=5.0)
-        stack.callback(pair.stop)
-        pair.replicate()
-        yield raw[0], raw[1], pair
+        if any(load.name == "pgbench" for load in loads):
+            tell("making the databases")
+            at = [place for place in found if place.peer is None]
+            running = stack.enter_context(servers(base, [place.path for place in at]))
+            names = [place.name for place in at]
+            tools.servers = dict(zip(names, running, strict=True))
+        yield tools
 
 
-def measure(base: Path) -> Rates:
-    """All rounds of all loads; the copies must be equal in the end."""
-    loads = base / "loads"
-    run("gcc", "-O2", "-Wall", "-Werror", "-o", loads, Path(__file__).with_name("loads.c"))
+def measure(base: Path, loads: list[Load], wanted: set[str], rounds: int) -> Rates:
+    """All rounds of all loads."""
     rates: Rates = {}
-    with places(base) as (raw, peer, pair):
-        for directory in (raw, peer, pair.a.path):
-            run(loads, "prepare", directory)
-        for turn in range(ROUNDS):
-            for load in LOADS:
-                # The mount's first read is served by an ext4 that has the file in memory.
-                raw_name = "read-warm" if load.name == "read" else load.name
-                commands: list[tuple[str, tuple[str | Path, ...]]] = [
-                    ("raw", (raw_name, raw)),
-                    ("haoperator", (load.name, pair.a.path)),
-                ]
-                if load.bare:
-                    commands.append(("bare", (load.name, raw, peer)))
-                first = turn % len(commands)
-                for place, command in commands[first:] + commands[:first]:
-                    for point in (raw, peer):  # what others left to be written
+    with contextlib.ExitStack() as stack:
+        disks = (stack.enter_context(disk(base, "a")), stack.enter_context(disk(base, "b")))
+        tell("starting what is compared")
+        found = stack.enter_context(places(base, disks, wanted))
+        tools = stack.enter_context(prepared(base, found, loads))
+        for turn in range(rounds):
+            for load in [load for load in loads if turn < load.most_rounds]:
+                said = []
+                first = turn % len(found)
+                for place in found[first:] + found[:first]:
+                    if place.peer is not None and not load.bare:
+                        continue
+                    for point in disks:  # what others left to be written
                         run("sync", "--file-system", point)
-                    rate = float(run(loads, *command))
-                    rates.setdefault((load.name, place), []).append(rate)
-            print(f"round {turn + 1} of {ROUNDS}", file=sys.stderr, flush=True)
-        for node in (pair.a, pair.b):
-            node.wait_stream("synced")
-        ours, theirs = (node.backing / "prepared" for node in (pair.a, pair.b))
-        if not filecmp.cmp(ours, theirs, shallow=False):
-            raise RuntimeError("the copies differ: what was measured is worth nothing")
+                    rate = load.run(tools, load.name, place)
+                    rates.setdefault((load.name, place.name), []).append(rate)
+                    said.append(f"{place.name} {report.number(rate)}")
+                clock = time.strftime("%H:%M:%S")
+                tell(f"{clock} round {turn + 1}/{rounds} {load.name}: {', '.join(sorted(said))}")
     return rates
 
 
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python3 -m tests.bench", description=__doc__)
+    names = [load.name for load in LOADS]
+    parser.add_argument("--only", action="append", choices=names, metavar="LOAD",
+                        help=f"just this one, may be repeated: {', '.join(names)}")  # fmt: skip
+    parser.add_argument("--place", action="append", choices=list(TITLES), metavar="PLACE",
+                        help=f"just this one, may be repeated: {', '.join(TITLES)}")  # fmt: skip
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--quick", action="store_true", help="one round")
+    parser.add_argument("--json", type=Path, help="write what was measured to a file, too")
+    return parser.parse_args()
+
+
 def main() -> None:
+    chosen = options()
     if os.geteuid() != 0:
         sys.exit("The measurements mount file systems: run them as root.")
+    in_own_mount_namespace()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that all is cleaned up
+    loads = [load for load in LOADS if not chosen.only or load.name in chosen.only]
+    wanted = set(chosen.place or TITLES)
+    rounds = 1 if chosen.quick else chosen.rounds
     before = os.getloadavg()[0]
-    with tempfile.TemporaryDirectory(prefix="haoperator-bench-", dir="/var/tmp") as base:
-        rates = measure(Path(base))
-    print(table(rates))
-    write_report(rates, ROUNDS, before, ROOT / "docs")
+    with tempfile.TemporaryDirectory(prefix="haoperator-bench-", dir="/var/tmp") as name:
+        base = Path(name)
+        base.chmod(0o755)  # PostgreSQL does not run as root
+        rates = measure(base, loads, wanted, rounds)
+    print(report.table(rates), report.bars(rates), sep="\n\n")
+    if chosen.json:
+        kept = {f"{load}/{place}": values for (load, place), values in rates.items()}
+        chosen.json.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+    if not (chosen.only or chosen.place or chosen.quick):
+        report.write(rates, rounds, before, ROOT / "docs")
+        plot.draw(rates, ROOT / "docs" / "benchmarks.png")
+        tell("written: docs/benchmarks.md and docs/benchmarks.png")
 
 
 if __name__ == "__main__":

@@ -1,24 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 // One load on one directory: `loads LOAD DIRECTORY [PEER]` prints what it did per second.
+// With PEER it is the bare limit: a pair of processes that keeps a copy there.
 //
-// The amount of work is fixed, so that every place is asked for the same. Opening what is
-// needed, removing it and dropping caches are not part of the time. Every fork comes before
-// the first file is opened.
+// A run ends after a fixed amount of work or LIMIT seconds, whichever comes first. Opening
+// what is needed, removing it and dropping caches are not part of the time. Every fork
+// comes before the first file is opened.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { SMALL = 4096, LARGE = 1 << 20, WRITES = 16384, SHARED = 4096, SYNCED = 800, FILES = 500 };
-enum { MEGABYTES = 128 };
+enum { SMALL = 4096, LARGE = 1 << 20, MEGABYTES = 128, WRITERS = 8, SHARE = MEGABYTES / WRITERS };
+enum { WRITES = 32768, SYNCED = 4096, FILES = 1000, READS = 1 << 18 };
+static const double LIMIT = 1.2;
 
 static char block[LARGE];
 
@@ -46,82 +50,213 @@ static void put(int fd, size_t size, off_t offset) {
     check(pwrite(fd, block, size, offset) == (ssize_t)size, "pwrite");
 }
 
-static off_t anywhere(void) {
-    return random() % (MEGABYTES * (LARGE / SMALL)) * (off_t)SMALL;
+static off_t anywhere(int megabytes) {
+    return random() % (megabytes * (LARGE / SMALL)) * (off_t)SMALL;
 }
 
-// A fresh file a writer; all begin at once, and the time ends when the last one has written.
-static double sequential(int writers, int each) {
+// What a writer works on: a fresh file, or one that was prepared for it.
+struct work {
+    int synced, alone, count, megabytes;
+    char name[32];
+};
+
+static struct work work_of(int writer, int writers, int synced) {
+    struct work w = {synced, writers == 1, (synced ? SYNCED : WRITES) / writers, MEGABYTES / writers, ""};
+    if (synced && writers == 1)
+        strcpy(w.name, "prepared");
+    else
+        snprintf(w.name, sizeof w.name, "%s%d", synced ? "prepared" : "fresh", writer);
+    return w;
+}
+
+static int open_work(const struct work *w) {
+    return enter(w->name, O_WRONLY | (w->synced ? 0 : O_CREAT | O_TRUNC));
+}
+
+static off_t place(const struct work *w, int n) {
+    return w->synced ? anywhere(w->megabytes) : n * (off_t)SMALL;
+}
+
+// The peer of the bare limit: it writes what comes to its own copy, and says so.
+struct frame {
+    off_t offset;
+    char data[SMALL];
+};
+
+static int loopback(struct sockaddr_in *at) {
+    socklen_t length = sizeof *at;
+    int sock = socket(AF_INET, SOCK_STREAM, 0);
+    *at = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    check(!bind(sock, (struct sockaddr *)at, length) && !listen(sock, 1), "listen");
+    check(!getsockname(sock, (struct sockaddr *)at, &length), "getsockname");
+    return sock;
+}
+
+static void undelayed(int sock) {
+    int one = 1;
+    check(!setsockopt(sock, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one), "TCP_NODELAY");
+}
+
+// Two servers have two CPUs: a pair that shares one is several times faster than they can be.
+static void on_own_cpu(int peer) {
+    cpu_set_t all, one;
+    int cpu = peer ? CPU_SETSIZE - 1 : 0;
+    check(!sched_getaffinity(0, sizeof all, &all), "sched_getaffinity");
+    while (!CPU_ISSET(cpu, &all))
+        cpu += peer ? -1 : 1;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    check(!sched_setaffinity(0, sizeof one, &one), "sched_setaffinity");
+}
+
+static void bare_peer(int listening, const char *directory, const struct work *w) {
+    int sock = accept(listening, NULL, NULL);
+    struct frame frame;
+    char done = 1;
+    check(sock >= 0, "accept");
+    undelayed(sock);
+    if (w->alone)
+        on_own_cpu(1);
+    check(!chdir(directory), directory);
+    int fd = open_work(w);
+    while (recv(sock, &frame, sizeof frame, MSG_WAITALL) == sizeof frame) {
+        check(pwrite(fd, frame.data, SMALL, frame.offset) == SMALL, "pwrite");
+        check(!w->synced || !fdatasync(fd), "fdatasync");
+        check(send(sock, &done, 1, 0) == 1, "send");
+    }
+    close(fd);
+    check(w->synced || !unlink(w->name), "unlink");
+}
+
+// Both sides sync at the same time, each its own copy.
+static void bare_write(int sock, int fd, const struct work *w, struct frame *frame, int n) {
+    char done;
+    frame->offset = place(w, n);
+    put(fd, SMALL, frame->offset);
+    check(send(sock, frame, sizeof *frame, 0) == sizeof *frame, "send");
+    check(!w->synced || !fdatasync(fd), "fdatasync");
+    check(recv(sock, &done, 1, 0) == 1, "recv");
+}
+
+static void plain_write(int fd, const struct work *w, int n) {
+    put(fd, SMALL, place(w, n));
+    check(!w->synced || !fdatasync(fd), "fdatasync");
+}
+
+// All writers begin at once; the time ends when the last one has written.
+static double writers(int count, int synced, const char *peer) {
     int told[2], go[2];
-    char byte = 0, name[32];
-    check(!pipe(told) && !pipe(go), "pipe");
-    for (int w = 0; w < writers; w++) {
+    char byte = 0;
+    int *wrote = mmap(NULL, SMALL, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    check(wrote != MAP_FAILED && !pipe(told) && !pipe(go), "pipe");
+    for (int each = 0; each < count; each++) {
+        struct work w = work_of(each, count, synced);
+        struct sockaddr_in at;
+        int listening = peer ? loopback(&at) : -1, sock = -1, n = 0;
+        if (peer && fork() == 0) {
+            close(go[0]), close(go[1]), close(told[0]), close(told[1]);
+            bare_peer(listening, peer, &w);
+            _exit(0);
+        }
         pid_t pid = fork();
         check(pid >= 0, "fork");
-        if (pid)
+        if (pid) {
+            close(listening);
             continue;
+        }
         close(go[1]);
         close(told[0]);
-        snprintf(name, sizeof name, "sequential%d", w);
-        int fd = enter(name, O_CREAT | O_TRUNC | O_WRONLY);
+        if (peer) {
+            sock = socket(AF_INET, SOCK_STREAM, 0);
+            check(!connect(sock, (struct sockaddr *)&at, sizeof at), "connect");
+            undelayed(sock);
+            if (w.alone)
+                on_own_cpu(0);
+        }
+        srandom(getpid());
+        struct frame frame = {0};
+        int fd = open_work(&w);
         check(write(told[1], &byte, 1) == 1 && read(go[0], &byte, 1) == 0, "pipe");
-        for (int n = 0; n < each; n++)
-            put(fd, SMALL, n * (off_t)SMALL);
+        double until = now() + LIMIT;
+        for (; n < w.count && now() < until; n++)
+            if (peer)
+                bare_write(sock, fd, &w, &frame, n);
+            else
+                plain_write(fd, &w, n);
+        wrote[each] = n;
         check(write(told[1], &byte, 1) == 1, "pipe");
         close(fd);
-        check(!unlink(name), "unlink");
+        check(synced || !unlink(w.name), "unlink");
         _exit(0);
     }
     close(told[1]);
-    for (int w = 0; w < writers; w++)
+    for (int each = 0; each < count; each++)
         check(read(told[0], &byte, 1) == 1, "a writer");
     double start = now();
     close(go[1]);
-    for (int w = 0; w < writers; w++)
+    for (int each = 0; each < count; each++)
         check(read(told[0], &byte, 1) == 1, "a writer");
     double seconds = now() - start;
     while (wait(NULL) > 0)
         ;
-    return writers * each / seconds;
+    int total = 0;
+    for (int each = 0; each < count; each++)
+        total += wrote[each];
+    return total / seconds;
 }
 
-static double random_synced(void) {
-    int fd = enter("prepared", O_WRONLY);
-    double start = now();
-    for (int n = 0; n < SYNCED; n++) {
-        put(fd, SMALL, anywhere());
-        check(!fdatasync(fd), "fdatasync");
-    }
-    return SYNCED / (now() - start);
-}
-
-static double large_write(const char *name) {
+static double large_write(const char *name, int megabytes) {
     int fd = enter(name, O_CREAT | O_TRUNC | O_WRONLY);
     double start = now();
-    for (int n = 0; n < MEGABYTES; n++)
+    for (int n = 0; n < megabytes; n++)
         put(fd, LARGE, n * (off_t)LARGE);
     check(!fsync(fd), "fsync");
-    return MEGABYTES * 1.048576 / (now() - start);
+    return megabytes * 1.048576 / (now() - start);
 }
 
-// DONTNEED drops this mount's pages. `warm` reads what ext4 has in memory.
-static double large_read(int warm) {
+static void prepare(void) {
+    char name[32];
+    large_write("prepared", MEGABYTES);
+    for (int n = 0; n < WRITERS; n++) {
+        snprintf(name, sizeof name, "prepared%d", n);
+        large_write(name, SHARE);
+    }
+}
+
+// DONTNEED drops the pages of this file system, not those of what lies below a mount.
+static int open_dropped(void) {
     int fd = enter("prepared", O_RDONLY);
-    if (warm)
-        while (read(fd, block, LARGE) > 0)
-            ;
-    else
-        check(!posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), "fadvise");
+    check(!posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), "fadvise");
+    return fd;
+}
+
+static double large_read(void) {
+    int fd = open_dropped();
     double start = now();
     for (int n = 0; n < MEGABYTES; n++)
         check(pread(fd, block, LARGE, n * (off_t)LARGE) == LARGE, "pread");
     return MEGABYTES * 1.048576 / (now() - start);
 }
 
+// No read-ahead, so that every block that is not in memory is asked for by itself.
+static double random_read(int cached) {
+    int fd = open_dropped(), n = 0;
+    if (cached)
+        while (read(fd, block, LARGE) > 0)
+            ;
+    check(!posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM), "fadvise");
+    double start = now(), until = start + LIMIT;
+    int count = cached ? READS : MEGABYTES * (LARGE / SMALL) / 4;
+    for (; n < count && now() < until; n++)
+        check(pread(fd, block, SMALL, anywhere(MEGABYTES)) == SMALL, "pread");
+    return n / (now() - start);
+}
+
 static double small_files(void) {
     char name[32];
-    double start = now();
-    for (int n = 0; n < FILES; n++) {
+    int n = 0;
+    double start = now(), until = start + LIMIT;
+    for (; n < FILES && now() < until; n++) {
         snprintf(name, sizeof name, "small%d", n);
         int fd = enter(name, O_CREAT | O_EXCL | O_WRONLY);
         put(fd, SMALL, 0);
@@ -129,54 +264,11 @@ static double small_files(void) {
         close(fd);
     }
     double seconds = now() - start;
-    for (int n = 0; n < FILES; n++) {
-        snprintf(name, sizeof name, "small%d", n);
+    for (int left = 0; left < n; left++) {
+        snprintf(name, sizeof name, "small%d", left);
         check(!unlink(name), "unlink");
     }
-    return FILES / seconds;
-}
-
-// The least that any synchronous copy over TCP must do: write, send, the peer writes, answers.
-// Synced, both sides sync at the same time, each its own copy.
-static double bare(const char *peer, int synced) {
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    socklen_t length = sizeof at;
-    int listening = socket(AF_INET, SOCK_STREAM, 0), one = 1, count = synced ? SYNCED : WRITES;
-    check(!bind(listening, (struct sockaddr *)&at, length) && !listen(listening, 1), "listen");
-    check(!getsockname(listening, (struct sockaddr *)&at, &length), "getsockname");
-    int flags = O_WRONLY | (synced ? 0 : O_CREAT | O_TRUNC);
-    const char *name = synced ? "prepared" : "bare";
-    struct { off_t offset; char data[SMALL]; } frame = {0};
-    pid_t pid = fork();
-    check(pid >= 0, "fork");
-    int sock = pid ? socket(AF_INET, SOCK_STREAM, 0) : accept(listening, NULL, NULL);
-    check(!pid || !connect(sock, (struct sockaddr *)&at, length), "connect");
-    check(!setsockopt(sock, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one), "TCP_NODELAY");
-    check(pid || !chdir(peer), peer);
-    int fd = enter(name, flags);
-    double start = now();
-    for (int n = 0; n < count; n++) {
-        if (pid) {
-            frame.offset = synced ? anywhere() : n * (off_t)SMALL;
-            put(fd, SMALL, frame.offset);
-            check(send(sock, &frame, sizeof frame, 0) == sizeof frame, "send");
-        } else {
-            check(recv(sock, &frame, sizeof frame, MSG_WAITALL) == sizeof frame, "recv");
-            put(fd, SMALL, frame.offset);
-        }
-        check(!synced || !fdatasync(fd), "fdatasync");
-        if (pid)
-            check(recv(sock, &one, 1, 0) == 1, "recv");
-        else
-            check(send(sock, &one, 1, 0) == 1, "send");
-    }
-    double rate = count / (now() - start);
-    close(fd);
-    check(synced || !unlink(name), "unlink");
-    if (!pid)
-        _exit(0);
-    wait(NULL);
-    return rate;
+    return n / seconds;
 }
 
 int main(int argc, char **argv) {
@@ -187,24 +279,24 @@ int main(int argc, char **argv) {
     memset(block, 'h', sizeof block);
     srandom(getpid());
     if (!strcmp(load, "prepare"))
-        rate = large_write("prepared");
-    else if (!strcmp(load, "write") && peer)
-        rate = bare(peer, 0);
+        prepare();
     else if (!strcmp(load, "write"))
-        rate = sequential(1, WRITES);
+        rate = writers(1, 0, peer);
     else if (!strcmp(load, "write8"))
-        rate = sequential(8, SHARED);
-    else if (!strcmp(load, "synced") && peer)
-        rate = bare(peer, 1);
+        rate = writers(WRITERS, 0, peer);
     else if (!strcmp(load, "synced"))
-        rate = random_synced();
+        rate = writers(1, 1, peer);
+    else if (!strcmp(load, "synced8"))
+        rate = writers(WRITERS, 1, peer);
     else if (!strcmp(load, "large")) {
-        rate = large_write("large");
+        rate = large_write("large", MEGABYTES);
         check(!unlink("large"), "unlink");
     } else if (!strcmp(load, "read"))
-        rate = large_read(0);
-    else if (!strcmp(load, "read-warm"))
-        rate = large_read(1);
+        rate = large_read();
+    else if (!strcmp(load, "cached"))
+        rate = random_read(1);
+    else if (!strcmp(load, "uncached"))
+        rate = random_read(0);
     else if (!strcmp(load, "files"))
         rate = small_files();
     else
