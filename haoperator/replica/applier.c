@@ -25,6 +25,7 @@ struct bound {
 	struct bound *next;
 	uint64_t node;
 	int fd; /* -1: the path was not there (only during a resync) */
+	uint64_t binding; /* never the same for two descriptors */
 	struct bound *next_unsettled;
 	int64_t mtime_ns; /* to be set when there is time, or before it matters */
 	bool unsettled;
@@ -32,7 +33,7 @@ struct bound {
 
 struct fsync_job {
 	struct fsync_job *next;
-	uint64_t seq;
+	uint64_t seq, binding;
 	int fd; /* own duplicate: the node may be unbound meanwhile */
 	bool datasync;
 };
@@ -46,6 +47,7 @@ typedef struct {
 	size_t used;
 	struct bound *table[BUCKETS];
 	struct bound *unsettled;
+	uint64_t bindings;
 	_Atomic uint64_t copied;
 	_Atomic double heard; /* CLOCK_MONOTONIC seconds of the last bytes from the primary */
 	pthread_mutex_t send_lock;
@@ -160,6 +162,7 @@ static int queue_fsync(Applier *a, const struct frame *f)
 	if (!job)
 		return ENOMEM;
 	job->seq = f->seq;
+	job->binding = b->binding;
 	job->datasync = body->datasync;
 	job->fd = dup(b->fd);
 	if (job->fd < 0) {
@@ -308,6 +311,7 @@ static PyObject *applier_bind(Applier *a, PyObject *args)
 		close((*at)->fd);
 	}
 	(*at)->fd = fd;
+	(*at)->binding = ++a->bindings;
 	Py_RETURN_NONE;
 }
 
@@ -388,7 +392,32 @@ static PyObject *applier_acknowledge(Applier *a, PyObject *unused)
 	Py_RETURN_NONE;
 }
 
-static struct fsync_job *take_job(Applier *a)
+/*
+ * Move all queued jobs for the file of `first` behind it. Each was queued after the
+ * writes that it is about were applied, so one fsync from now on serves all of them.
+ */
+static void share(Applier *a, struct fsync_job *first)
+{
+	struct fsync_job **at = &a->jobs, **last = &first->next;
+
+	while (*at) {
+		struct fsync_job *job = *at;
+
+		if (job->binding != first->binding) {
+			at = &job->next;
+			continue;
+		}
+		*at = job->next;
+		first->datasync = first->datasync && job->datasync;
+		*last = job;
+		last = &job->next;
+	}
+	*last = NULL;
+	a->last_job = at;
+}
+
+/* The oldest job and those that one fsync serves with it; NULL: closed. */
+static struct fsync_job *take_jobs(Applier *a)
 {
 	struct fsync_job *job;
 
@@ -398,8 +427,7 @@ static struct fsync_job *take_job(Applier *a)
 	job = a->jobs;
 	if (job) {
 		a->jobs = job->next;
-		if (!a->jobs)
-			a->last_job = &a->jobs;
+		share(a, job);
 	}
 	pthread_mutex_unlock(&a->jobs_lock);
 	return job;
@@ -408,17 +436,20 @@ static struct fsync_job *take_job(Applier *a)
 /* Work for one thread until `close`: raises OSError for an fsync that failed. */
 static PyObject *applier_fsync_work(Applier *a, PyObject *unused)
 {
-	struct fsync_job *job;
+	struct fsync_job *job, *next;
 	int error = 0;
 
 	(void)unused;
 	Py_BEGIN_ALLOW_THREADS;
-	while (!error && (job = take_job(a))) {
+	while (!error && (job = take_jobs(a))) {
 		error = (job->datasync ? fdatasync(job->fd) : fsync(job->fd)) ? errno : 0;
-		if (!error)
-			post(a, FRAME_SYNCED, job->seq, 0, NULL, 0);
-		close(job->fd);
-		free(job);
+		for (; job; job = next) {
+			next = job->next;
+			if (!error)
+				post(a, FRAME_SYNCED, job->seq, 0, NULL, 0);
+			close(job->fd);
+			free(job);
+		}
 	}
 	Py_END_ALLOW_THREADS;
 	if (error) {

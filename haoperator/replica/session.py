@@ -18,7 +18,8 @@ from haoperator.replica.incoming import Incoming
 from haoperator.replica.matching import Unlike
 from haoperator.replica.sockets import shut
 
-FSYNC_THREADS = 4
+FSYNC_THREADS = 8
+"""As many as can wait on the primary: flushes of one disk that are asked for together are one."""
 MARKS_PART = 256 * 1024
 
 log = logging.getLogger(__name__)

@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -338,6 +339,19 @@ def test_copying(here: Path) -> None:
             copied += os.copy_file_range(source.fileno(), target.fileno(), 300_000 - copied)
     shutil.copy2(here / "from", here / "again")
     assert (here / "to").read_bytes() == (here / "from").read_bytes()
+
+
+def test_many_callers_sync_one_file_at_once(here: Path) -> None:
+    """One fsync of the disk may serve several of them; each gets its answer."""
+    with open(here / "file", "wb") as file, ThreadPoolExecutor(16) as callers:
+
+        def write_and_sync(n: int) -> None:
+            os.pwrite(file.fileno(), b"%4d" % n, 4 * n)
+            (os.fsync if n % 3 else os.fdatasync)(file.fileno())
+
+        for future in [callers.submit(write_and_sync, n) for n in range(400)]:
+            future.result(timeout=30)
+    assert (here / "file").read_bytes() == b"".join(b"%4d" % n for n in range(400))
 
 
 def test_sync_calls(here: Path) -> None:
