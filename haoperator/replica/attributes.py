@@ -41,7 +41,7 @@ def _address(directory: Directory, node: Node) -> tuple[int, bytes] | None:
 
 def setattr_(directory: Directory, header: abi.Header, body: bytes) -> Change:
     fields = abi.SETATTR_IN.unpack_from(body)
-    valid, size = Valid(fields[0] & 0xFFF), fields[3]
+    valid, size = fields[0] & 0xFFF, fields[3]
     node = directory.nodes.get(header.node)
     address = _address(directory, node)
     if valid & Valid.SIZE:
@@ -64,7 +64,7 @@ def setattr_(directory: Directory, header: abi.Header, body: bytes) -> Change:
     return address[0], _results(address[1], valid, st), answer
 
 
-def _set_owner(node: Node, valid: Valid, uid: int, gid: int) -> None:
+def _set_owner(node: Node, valid: int, uid: int, gid: int) -> None:
     if valid & (Valid.UID | Valid.GID):
         os.chown(node.magic, uid if valid & Valid.UID else -1, gid if valid & Valid.GID else -1)
 
@@ -78,7 +78,7 @@ def _kill_suidgid(node: Node) -> None:
         os.chmod(node.magic, kept)
 
 
-def _set_times(node: Node, valid: Valid, fields: tuple[int, ...]) -> None:
+def _set_times(node: Node, valid: int, fields: tuple[int, ...]) -> None:
     if not valid & (Valid.ATIME | Valid.MTIME):
         return
     atime = fields[5] * 1_000_000_000 + fields[8] if valid & Valid.ATIME else None
@@ -90,7 +90,7 @@ def _set_times(node: Node, valid: Valid, fields: tuple[int, ...]) -> None:
     _hotpath.set_times(node.fd, atime, mtime)
 
 
-def _results(path: bytes, valid: Valid, st: os.stat_result) -> frames.Setattr:
+def _results(path: bytes, valid: int, st: os.stat_result) -> frames.Setattr:
     if valid & (Valid.UID | Valid.GID | Valid.KILL_SUIDGID) and not stat.S_ISLNK(st.st_mode):
         valid |= Valid.MODE
     if valid & Valid.SIZE:

@@ -233,7 +233,7 @@ class Incoming:
 
     def _setattr(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
         change = cast(frames.Setattr, frame)
-        valid = Valid(change.valid & 0xFFF)
+        valid = change.valid & 0xFFF
         fd = self._target(root, node, change.path)
         magic = f"/proc/self/fd/{fd}"
         try:
