@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The data path: READ, WRITE and FSYNC, from /dev/fuse to the backing file and to the
- * peer, without the GIL. Every other request goes to Python, as does one that needs
- * something prepared first (a data descriptor, a binding); Python then hands the same
+ * peer, without the GIL, and GETXATTR of files that are open, because it comes along with
+ * writes. Every other request goes to Python, as does one that needs something prepared first (a data descriptor, a binding); Python then hands the same
  * request to the same function here. There is no second way to write.
  */
 #include "hotpath.h"
@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -122,6 +123,45 @@ static enum outcome do_read(HotPath *hot, int fuse_fd, const struct fuse_in_head
 		fuse_answer(fuse_fd, unique, errno, NULL, 0);
 	else
 		fuse_answer(fuse_fd, unique, 0, buffer, (size_t)n);
+	return DONE;
+}
+
+/*
+ * The kernel asks for security.capability before the first write to a file and before
+ * every change of owner. By the descriptor of an open file; for others Python has one.
+ */
+static enum outcome do_getxattr(HotPath *hot, int fuse_fd, const struct fuse_in_header *head)
+{
+	struct fuse_getxattr_in in;
+	struct stripe *stripe = stripe_of(hot, head->nodeid);
+	const char *asked = (const char *)(head + 1) + sizeof(in);
+	size_t length = head->len - sizeof(*head) - sizeof(in);
+	char name[256], *buffer = own_buffer(); /* the request may lie in it */
+	uint64_t unique = head->unique;
+
+	if (!buffer || !memchr(asked, 0, length < sizeof(name) ? length : sizeof(name)))
+		return FOR_PYTHON;
+	strcpy(name, asked);
+	memcpy(&in, head + 1, sizeof(in));
+	pthread_mutex_lock(&stripe->lock); /* whoever closes the file waits */
+	struct slot *slot = find(stripe, head->nodeid);
+	if (!slot || slot->fd < 0) {
+		pthread_mutex_unlock(&stripe->lock);
+		return FOR_PYTHON;
+	}
+	size_t size = in.size < MAX_DATA ? in.size : MAX_DATA;
+	ssize_t n = fgetxattr(slot->fd, name, buffer, size);
+	int error = n < 0 ? errno : 0;
+	pthread_mutex_unlock(&stripe->lock);
+	if (error) {
+		fuse_answer(fuse_fd, unique, error, NULL, 0);
+	} else if (!size) {
+		struct fuse_getxattr_out out = { .size = (uint32_t)n };
+
+		fuse_answer(fuse_fd, unique, 0, &out, sizeof(out));
+	} else {
+		fuse_answer(fuse_fd, unique, 0, buffer, (size_t)n);
+	}
 	return DONE;
 }
 
@@ -321,6 +361,10 @@ static enum outcome dispatch(HotPath *hot, int fuse_fd, int directory,
 		return body < sizeof(struct fuse_fsync_in)
 			       ? FOR_PYTHON
 			       : do_fsync(hot, fuse_fd, directory, head);
+	case FUSE_GETXATTR:
+		return body < sizeof(struct fuse_getxattr_in)
+			       ? FOR_PYTHON
+			       : do_getxattr(hot, fuse_fd, head);
 	case FUSE_INTERRUPT:
 		if (body >= sizeof(struct fuse_interrupt_in))
 			gate_interrupt(&hot->gate, fuse_fd,

@@ -341,6 +341,22 @@ def test_copying(here: Path) -> None:
     assert (here / "to").read_bytes() == (here / "from").read_bytes()
 
 
+def test_extended_attributes_of_an_open_file(here: Path) -> None:
+    with open(here / "file", "wb") as file:
+        fd = file.fileno()
+        file.write(b"x")
+        file.flush()
+        os.setxattr(fd, "user.small", b"1")
+        os.setxattr(fd, "user.large", b"2" * 3000)
+        os.setxattr(fd, "user.empty", b"")
+        assert os.getxattr(fd, "user.small") == b"1"
+        assert os.getxattr(here / "file", "user.large") == b"2" * 3000
+        assert os.getxattr(fd, "user.empty") == b""
+        with pytest.raises(OSError, match="No data available"):
+            os.getxattr(fd, "user.none")
+    assert os.getxattr(here / "file", "user.small") == b"1"
+
+
 def test_many_callers_sync_one_file_at_once(here: Path) -> None:
     """One fsync of the disk may serve several of them; each gets its answer."""
     with open(here / "file", "wb") as file, ThreadPoolExecutor(16) as callers:
