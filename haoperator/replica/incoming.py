@@ -153,14 +153,17 @@ class Incoming:
                 os.symlink(make.target, name, dir_fd=parent)
             else:
                 os.mknod(name, kind | 0o600, make.device, dir_fd=parent)
-            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+            fd = data_fd
+            if fd < 0:
+                fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
             try:
                 dress(fd, kind, mode, make.uid, make.gid)
                 if make.acl:
                     os.setxattr(f"/proc/self/fd/{fd}", abi.ACL_ACCESS, make.acl)
                 _hotpath.set_times(fd, None, make.mtime_ns)
             finally:
-                os.close(fd)
+                if fd != data_fd:
+                    os.close(fd)
             _hotpath.set_times(parent, None, make.parent_mtime_ns)
         if data_fd >= 0 and node:
             self._applier.bind(node, data_fd)
@@ -342,7 +345,11 @@ def open_beneath_tmpfile(root: int, path: bytes) -> int:
 
 
 def dress(fd: int, kind: int, mode: int, uid: int, gid: int) -> None:
-    """Owner, then mode: a change of owner clears set-id bits."""
+    """Owner, then mode: a change of owner clears set-id bits. `fd`: O_PATH, or a regular file."""
+    if stat.S_ISREG(kind):
+        os.fchown(fd, uid, gid)
+        os.fchmod(fd, mode)
+        return
     magic = f"/proc/self/fd/{fd}"
     os.chown(magic, uid, gid)
     if not stat.S_ISLNK(kind):
