@@ -66,14 +66,14 @@ class Load:
 
 
 LOADS = (
-    Load("write", "4 KiB sequential write, 1 writer", "op/s", "writes", bare=True),
-    Load("write8", "4 KiB sequential write, 8 writers", "op/s", "writes", bare=True),
-    Load("synced", "4 KiB random write + fdatasync, 1 writer", "op/s", "writes", bare=True),
-    Load("synced8", "4 KiB random write + fdatasync, 8 writers", "op/s", "writes", bare=True),
-    Load("large", "1 MiB sequential write, one fsync", "MB/s", "large and read"),
-    Load("read", "1 MiB sequential read, first time", "MB/s", "large and read"),
-    Load("cached", "4 KiB random read, cached", "op/s", "large and read"),
-    Load("uncached", "4 KiB random read, uncached", "op/s", "large and read"),
+    Load("write", "4 KiB sequential write, 1 writer", "op/s", "small writes", bare=True),
+    Load("write8", "4 KiB sequential write, 8 writers", "op/s", "small writes", bare=True),
+    Load("synced", "4 KiB random write + fdatasync, 1 writer", "op/s", "small writes", bare=True),
+    Load("synced8", "4 KiB random write + fdatasync, 8 writers", "op/s", "small writes", bare=True),
+    Load("large", "1 MiB sequential write, one fsync", "MB/s", "large blocks and reads"),
+    Load("read", "1 MiB sequential read, first time", "MB/s", "large blocks and reads"),
+    Load("cached", "4 KiB random read, cached", "op/s", "large blocks and reads"),
+    Load("uncached", "4 KiB random read, uncached", "op/s", "large blocks and reads"),
     Load("files", "create + write 4 KiB + fsync + close", "files/s", "files and databases"),
     Load("untar", "untar of 2,000 files", "files/s", "files and databases",
          most_rounds=3, run=lambda tools, _, place: tools.untar(place)),

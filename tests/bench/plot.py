@@ -41,6 +41,7 @@ def _panel(axes: Any, rates: Rates, title: str, loads: list[Load], shown: list[s
     axes.set_yticks(range(len(loads)), [load.title for load in loads])
     axes.invert_yaxis()
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.margins(x=0.12)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
@@ -59,9 +60,8 @@ def draw(rates: Rates, path: Path) -> None:
     rows[-1].set_xlabel(f"times the speed of {TITLES[BASE]} (logarithmic)")
     handles, labels = rows[0].get_legend_handles_labels()
     handles.append(lines.Line2D([], [], color="#b3261e", linewidth=1.5))
-    figure.legend(
-        handles, [*labels, "to be reached by haoperator"], loc="outside upper center", ncols=3,
-        frameon=False,
-    )  # fmt: skip
+    labels.append("to be reached by haoperator")
+    above = {"loc": "lower center", "bbox_to_anchor": (0.4, 1.1), "ncols": 3, "frameon": False}
+    rows[0].legend(handles, labels, **above)
     figure.savefig(path, dpi=110)
     plt.close(figure)
