@@ -89,19 +89,41 @@ def checked_name(name: bytes) -> bytes:
 
 
 def remove_tree(parent: int, name: bytes) -> None:
-    """Remove a name and all below it, following nothing. Missing is fine."""
+    """Remove a name and all below it, however deep, following nothing. Missing is fine."""
+    levels: list[tuple[int, bytes, int, list[str]]] = []
+    """From the top: where it lies, its name, its descriptor, what is still in it."""
+    try:
+        if not _unlinked(parent, name):
+            levels.append(_level(parent, name))
+        while levels:
+            above, own, fd, left = levels[-1]
+            if left:
+                below = os.fsencode(left.pop())
+                if not _unlinked(fd, below):
+                    levels.append(_level(fd, below))
+            else:
+                levels.pop()
+                os.close(fd)
+                os.rmdir(own, dir_fd=above)
+    finally:
+        for _, _, fd, _ in levels:
+            os.close(fd)
+
+
+def _unlinked(parent: int, name: bytes) -> bool:
+    """False for a directory."""
     try:
         os.unlink(name, dir_fd=parent)
-        return
     except FileNotFoundError:
-        return
+        return True
     except OSError as err:
         if err.errno not in (errno.EISDIR, errno.EPERM):
             raise
-    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    try:
-        for below in os.listdir(fd):
-            remove_tree(fd, os.fsencode(below))
-    finally:
-        os.close(fd)
-    os.rmdir(name, dir_fd=parent)
+        return False
+    return True
+
+
+def _level(parent: int, name: bytes) -> tuple[int, bytes, int, list[str]]:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(name, flags, dir_fd=parent)
+    return parent, name, fd, os.listdir(fd)

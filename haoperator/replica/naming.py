@@ -139,7 +139,7 @@ def link(directory: Directory, header: abi.Header, body: bytes) -> Change:
     nodes.add_name(source, parent, name)
     source.lookups += 1
     source.nameless = False
-    outgoing.linked(directory, parent, name)
+    outgoing.linked(directory, source, (parent, name))
     entry = abi.pack_entry(source.id, st, directory.cache_seconds)
     if not known:  # a resync takes it along
         directory.hot.set_bound(source.id, 0)

@@ -39,7 +39,7 @@ class Walk(Protocol):
     """A resync, as those see it who change names. Called under the namespace mutex."""
 
     def moved(self, directory: Directory, old: Place, new: Place, *, exchange: bool) -> None: ...
-    def linked(self, directory: Directory, new: Place) -> None: ...
+    def linked(self, directory: Directory, source: Node, new: Place) -> None: ...
 
 
 class Outgoing:
@@ -117,10 +117,10 @@ class Outgoing:
         if self.walk is not None:
             self.walk.moved(directory, old, new, exchange=exchange)
 
-    def linked(self, directory: Directory, parent: Node, name: bytes) -> None:
+    def linked(self, directory: Directory, source: Node, new: Place) -> None:
         """The same for a further name."""
         if self.walk is not None:
-            self.walk.linked(directory, (parent, name))
+            self.walk.linked(directory, source, new)
 
     def is_bound(self, node: Node) -> bool:
         return self.attached and node.bound == self.epoch

@@ -20,9 +20,10 @@ TOLERATED = 1.6
 NO_DIFFERENCE = 1.2
 WORK_SECONDS = 0.01
 """A piece of work before a rest; with what is in flight, an application waits no longer for it."""
-MOST_REST_SECONDS = 0.5
-LEAST_SHARE, MOST_SHARE = 0.25, 25.0
-"""Rest as a multiple of work."""
+MOST_REST_SECONDS = 0.2
+LEAST_SHARE, MOST_SHARE = 0.25, 6.0
+"""Rest as a multiple of work. Not more: a resync has to end, also beside an application that
+never stops, because until then there is no second copy."""
 MEMORY = 0.8
 """What of the former average counts on in the next."""
 IN_FLIGHT, IN_FLIGHT_BESIDE = 64, 4

@@ -100,9 +100,16 @@ class Resync:
             self._remove(work)
         return Visit.WHOLLY if self._is_below_pending(directory, parent) else visit
 
-    def linked(self, directory: Directory, new: Place) -> None:
-        """A further name: of what, is decided when it is visited."""
-        self._add(Work(directory, *new, Visit.NOTED))
+    def linked(self, directory: Directory, source: Node, new: Place) -> None:
+        """A further name: the peer makes it, too, if it has the file by its path."""
+        above, name = source.names[0]
+        parent, new_name = new
+        if (above, name) != (parent.id, new_name):
+            pending = (directory.index, above, name) in self._pending
+            if not pending and not self._is_below_pending(directory, directory.nodes.get(above)):
+                self._take(directory, new)
+                return
+        self._add(Work(directory, parent, new_name, Visit.NOTED))
 
     def _is_below_pending(self, directory: Directory, node: Node) -> bool:
         """Whether `node` or a directory above it is pending to be visited wholly."""
@@ -248,18 +255,16 @@ class Resync:
 
     def _estimate(self, directory: Directory) -> None:
         progress = self.progress[directory.name]
-
-        def add_up(path: bytes) -> None:
+        left = [os.fsencode(directory.nodes.root.magic)]
+        while left:
             self.courier.check()
-            with contextlib.suppress(OSError), os.scandir(path) as entries:
+            with contextlib.suppress(OSError), os.scandir(left.pop()) as entries:
                 for entry in entries:
                     with contextlib.suppress(OSError):
                         if entry.is_dir(follow_symlinks=False):
-                            add_up(entry.path)
+                            left.append(entry.path)
                         elif entry.is_file(follow_symlinks=False):
                             progress.total += entry.stat(follow_symlinks=False).st_size
-
-        add_up(os.fsencode(directory.nodes.root.magic))
 
     def _visit(self, work: Work) -> None:
         """What is decided about one name is decided in one piece, under the mutex."""

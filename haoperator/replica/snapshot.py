@@ -19,11 +19,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import stat
 import subprocess
 
 from haoperator.replica import _hotpath
+from haoperator.replica.beneath import remove_tree
 
 
 class Snapshot:
@@ -118,7 +118,11 @@ class Snapshot:
         """Remove the copy; first of all it is no longer whole. Harmless to repeat."""
         with contextlib.suppress(FileNotFoundError):
             self._unmark()
-            shutil.rmtree(self._place)
+        above = os.open(f"/proc/self/fd/{self._root_fd}/..", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            remove_tree(above, os.path.basename(os.fsencode(self._place)))
+        finally:
+            os.close(above)
 
     def _unmark(self) -> None:
         for mark in ("whole", "cleared"):

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from haoperator.replica.beneath import remove_tree
 from tests.replica.pair import Pair, wait_for
 from tests.replica.test_posix import exchange
 from tests.replica.test_roles import fresh
@@ -93,6 +94,42 @@ def test_hard_links_that_are_grouped_otherwise_on_the_stale_side(pair: Pair) -> 
                 os.link(root / group[0], root / name)
     pair.replicate()
     assert_equal_trees(pair.a.backing, pair.b.backing)
+
+
+def test_tree_that_is_deeper_than_python_recurses(synced: Pair) -> None:
+    a = synced.a
+    leave_behind(synced)
+    for root in (a.path, synced.b.path):  # b's is to go, a's is to come
+        at = os.open(root, os.O_RDONLY)
+        for level in range(1500):
+            name = f"{root.parent.name}" if level == 0 else "d"
+            os.mkdir(name, dir_fd=at)
+            below = os.open(name, os.O_RDONLY, dir_fd=at)
+            os.close(at)
+            at = below
+        os.close(at)
+    synced.b.power_cut()
+    Path(synced.b.settings["record_path"]).with_name("intent-log").unlink()
+    come_back_deep(synced)
+
+
+def come_back_deep(pair: Pair) -> None:
+    """`os.walk` recurses: the depth is looked at alone."""
+    pair.b.boot()
+    pair.a.wait_stream("synced")
+    pair.b.wait_stream("synced")
+    assert sorted(os.listdir(pair.a.backing)) == sorted(os.listdir(pair.b.backing))
+    at = os.open(pair.b.backing / "a", os.O_RDONLY)
+    for _ in range(1499):
+        below = os.open("d", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    assert os.listdir(at) == []
+    os.close(at)
+    for root in (pair.a.backing, pair.b.backing):
+        fd = os.open(root, os.O_RDONLY)
+        remove_tree(fd, b"a")
+        os.close(fd)
 
 
 def test_only_what_differs_is_copied(synced: Pair) -> None:
