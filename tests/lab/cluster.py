@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from .place import BUILD, PROJECT
 from .waiting import until
 
 DATA = "/srv/shop/data"
-CONFIG = """\
+DURABILITY = os.environ.get("HAOPERATOR_LAB_DURABILITY", "write")
+"""The scenarios and soaks promise the same in each mode of the data plane."""
+CONFIG = f"""\
 [cluster]
 name = "shop"
 
@@ -35,16 +38,16 @@ address = "10.0.0.100/24"
 interface = "eth0"
 
 [replicate.data]
-path = "/srv/shop/data"
-durability = "write"
+path = "{DATA}"
+durability = "{DURABILITY}"
 
 [app.redis]
 image = "redis-demo:1"
 ports = ["6379:6379"]
-volumes = ["/srv/shop/data:/data"]
+volumes = ["{DATA}:/data"]
 command = [
     "redis-server", "--dir", "/data", "--appendonly", "yes", "--appendfsync", "always",
-    "--protected-mode", "no",
+    "--save", "", "--protected-mode", "no",
 ]
 
 [checker.redis]
@@ -103,6 +106,19 @@ class Pair:
         """The first promotion, up to PRIM and SECOND."""
         node.exec("hactl", "promote")
         self.wait({node.name: "PRIM", self.lab.other(node).name: "SECOND"}, within)
+
+    def reconfigure(self, text: str) -> None:
+        """Both nodes leave in order, get another configuration, and come back by themselves."""
+        former = self.primary
+        for node in (self.standby, former):
+            node.exec("systemctl", "stop", "ha-cluster.target", timeout=90)
+        for node in self.nodes:
+            node.put("/etc/haoperator/cluster.toml", text)
+            node.exec("systemctl", "daemon-reload")
+        for node in self.nodes:
+            node.exec("hactl", "start")
+        self.wait_healthy()
+        assert self.primary is former, "the last primary has the newest data"
 
     def state(self, node: Node) -> str:
         """What the operator shows on the bus; "off" without power, "" without an operator."""

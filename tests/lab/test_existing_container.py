@@ -24,30 +24,16 @@ def running(node: Node) -> bool:
     return bool(inspected(node)["State"]["Running"])
 
 
-def leave_change_and_join(pair: Pair, text: str) -> None:
-    """Both nodes leave in order, get another configuration, and come back by themselves."""
-    former = pair.primary
-    for node in (pair.standby, former):
-        node.exec("systemctl", "stop", "ha-cluster.target", timeout=90)
-    for node in pair.nodes:
-        node.put("/etc/haoperator/cluster.toml", text)
-        node.exec("systemctl", "daemon-reload")
-    for node in pair.nodes:
-        node.exec("hactl", "start")
-    pair.wait_healthy()
-    assert pair.primary is former, "the last primary has the newest data"
-
-
 @contextlib.contextmanager
 def web_application(pair: Pair) -> Iterator[None]:
     create = ("docker", "create", "--name", NAME, "--restart=always", "--stop-signal=KILL")
     for node in pair.nodes:
         node.exec(*create, "web:1")
     try:
-        leave_change_and_join(pair, WITH_WEB)
+        pair.reconfigure(WITH_WEB)
         yield
     finally:
-        leave_change_and_join(pair, CONFIG)
+        pair.reconfigure(CONFIG)
         for node in pair.nodes:
             node.exec("docker", "rm", "--force", NAME)
 

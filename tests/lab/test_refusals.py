@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .bus import BusRecord
-from .cluster import CONFIG, DATA, Pair
+from .cluster import CONFIG, DATA, DURABILITY, Pair
 from .customer import Customer
 from .takeover import bring_back, cut_the_primary
 from .waiting import until
@@ -85,8 +85,8 @@ def test_one_cable_less_changes_no_role(pair: Pair, client: Customer, record: Bu
 def test_rubbish_in_the_configuration_is_refused_with_file_and_line(pair: Pair) -> None:
     node = pair.standby
     lines = CONFIG.splitlines()
-    at = lines.index('durability = "write"')
-    lines[at] = 'durablity = "write"'
+    at = lines.index(f'durability = "{DURABILITY}"')
+    lines[at] = lines[at].replace("durability", "durablity")
     node.put("/tmp/wrong.toml", "\n".join(lines))
     refused = node.exec("hactl", "check-config", "/tmp/wrong.toml", check=False)
     assert refused.returncode != 0
