@@ -16,7 +16,7 @@ SCRIPTS := .ci/run packaging/build-deb packaging/install-deps packaging/install-
 	packaging/debian/haoperator.postinst packaging/debian/haoperator.prerm \
 	packaging/debian/haoperator.postrm packaging/bash-completion/hactl
 
-.PHONY: help demo test lint lint-ruff lint-mypy lint-imports lint-scripts format deb bench soak ext deps lab-up lab-down lab-shell clean need-root
+.PHONY: help demo test lint lint-ruff lint-mypy lint-imports lint-scripts format deb bench soak soak-power ext deps lab-up lab-down lab-shell clean need-root
 
 .NOTPARALLEL:
 
@@ -28,6 +28,7 @@ help:
 	@echo 'make deb            build/haoperator_*.deb, and lintian on it'
 	@echo 'make bench          measurements, beside GlusterFS: make bench BENCH=--quick (root)'
 	@echo 'make soak           takeovers in a row: make soak N=100 (root)'
+	@echo 'make soak-power     power cuts at random: make soak-power N=200 SEED=… (root)'
 	@echo 'make lab-up         boot the two nodes of the lab (root)'
 	@echo 'make lab-shell      a shell in a node: make lab-shell NODE=a'
 	@echo 'make lab-down       power the lab off and remove what it made'
@@ -107,6 +108,9 @@ bench: need-root deps ext
 
 soak: need-root deb
 	@$(PYTHON) -m tests.lab soak
+
+soak-power: need-root deb
+	@$(PYTHON) -m tests.lab power
 
 lab-up: need-root deb
 	@$(PYTHON) -m tests.lab up

@@ -11,6 +11,7 @@ import time
 
 from .command import LabError, clean_environment
 from .lab import Lab
+from .power_soak import soak_power
 from .soak import soak
 from .standing import Standing
 
@@ -44,6 +45,10 @@ def parser() -> argparse.ArgumentParser:
     verbs.add_parser("heal", help="mend all that was cut")
     soaking = verbs.add_parser("soak", help="takeovers in a row, on a lab of its own making")
     soaking.add_argument("rounds", nargs="?", type=int, default=int(os.environ.get("N", "100")))
+    cutting = verbs.add_parser("power", help="power cuts in a row, on a lab of its own making")
+    cutting.add_argument("rounds", nargs="?", type=int, default=int(os.environ.get("N", "200")))
+    cutting.add_argument("--seed", default=os.environ.get("SEED", f"{time.time():.0f}"))
+    cutting.add_argument("--first", type=int, default=1, help="the number of the first cut")
     return p
 
 
@@ -82,6 +87,8 @@ def act(lab: Lab, args: argparse.Namespace) -> int:
             lab.network.cut(part, link, args.direction)
         case "soak":
             return soak(args.rounds)
+        case "power":
+            return soak_power(args.rounds, args.seed, args.first)
         case "heal":
             lab.network.heal()
     return 0
