@@ -14,7 +14,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .command import run
@@ -68,7 +68,12 @@ def redis_files(base: Path) -> dict[str, Path | bytes | str]:
 
 
 def pack(
-    archive: Path, name: str, files: Mapping[str, Path | bytes | str], command: list[str]
+    archive: Path,
+    name: str,
+    files: Mapping[str, Path | bytes | str],
+    command: list[str],
+    environment: Sequence[str] = ("PATH=/usr/bin:/bin",),
+    stop_signal: str = "SIGTERM",
 ) -> None:
     """Writes `archive`, an image `name` of one layer; equal input gives equal bytes."""
     layer = layer_of(files)
@@ -77,7 +82,12 @@ def pack(
             "architecture": run("dpkg", "--print-architecture").stdout.strip(),
             "os": "linux",
             "created": EPOCH,
-            "config": {"Cmd": command, "Env": ["PATH=/usr/bin:/bin"], "WorkingDir": "/"},
+            "config": {
+                "Cmd": command,
+                "Env": list(environment),
+                "StopSignal": stop_signal,
+                "WorkingDir": "/",
+            },
             "rootfs": {
                 "type": "layers",
                 "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"],
