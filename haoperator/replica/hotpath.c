@@ -99,6 +99,43 @@ static struct slot *find_or_add(struct stripe *stripe, uint64_t node)
 	return slot;
 }
 
+/*
+ * A descriptor for use without the lock, which is held now. The kernel sends the last
+ * RELEASE after the answer, but a restarted process does not know who had the file open
+ * before, so that a descriptor may be given up, and its number taken, in the middle.
+ */
+static void begin_use(struct stripe *stripe, struct use *use, int fd)
+{
+	use->fd = fd;
+	use->last_closes = false;
+	use->next = stripe->uses;
+	stripe->uses = use;
+}
+
+/* Whether somebody uses it; then the last who does closes it, and the caller does not. */
+static bool left_to_users(struct stripe *stripe, int fd)
+{
+	bool found = false;
+
+	for (struct use *use = stripe->uses; use; use = use->next)
+		if (use->fd == fd)
+			found = use->last_closes = true;
+	return found;
+}
+
+static void end_use(struct stripe *stripe, struct use *use)
+{
+	pthread_mutex_lock(&stripe->lock);
+	struct use **at = &stripe->uses;
+	while (*at != use)
+		at = &(*at)->next;
+	*at = use->next;
+	bool close_it = use->last_closes && !left_to_users(stripe, use->fd);
+	pthread_mutex_unlock(&stripe->lock);
+	if (close_it)
+		close(use->fd);
+}
+
 /* What became of a request that was offered to the data path. */
 enum outcome { DONE, FOR_PYTHON };
 
@@ -112,17 +149,18 @@ static enum outcome do_read(HotPath *hot, int fuse_fd, const struct fuse_in_head
 	memcpy(&in, head + 1, sizeof(in));
 	pthread_mutex_lock(&stripe->lock);
 	struct slot *slot = find(stripe, head->nodeid);
-	int fd = slot ? slot->fd : -1;
-	pthread_mutex_unlock(&stripe->lock);
-	if (fd < 0)
+	if (!slot || slot->fd < 0) {
+		pthread_mutex_unlock(&stripe->lock);
 		return FOR_PYTHON;
-	/* The kernel sends the last RELEASE after the answer: fd stays open meanwhile. */
+	}
+	struct use use;
+	begin_use(stripe, &use, slot->fd);
+	pthread_mutex_unlock(&stripe->lock);
 	size_t size = in.size < MAX_DATA ? in.size : MAX_DATA;
-	ssize_t n = buffer ? pread(fd, buffer, size, (off_t)in.offset) : (errno = ENOMEM, -1);
-	if (n < 0)
-		fuse_answer(fuse_fd, unique, errno, NULL, 0);
-	else
-		fuse_answer(fuse_fd, unique, 0, buffer, (size_t)n);
+	ssize_t n = buffer ? pread(use.fd, buffer, size, (off_t)in.offset) : (errno = ENOMEM, -1);
+	int error = n < 0 ? errno : 0;
+	end_use(stripe, &use);
+	fuse_answer(fuse_fd, unique, error, buffer, error ? 0 : (size_t)n);
 	return DONE;
 }
 
@@ -291,15 +329,20 @@ static enum outcome do_fsync(HotPath *hot, int fuse_fd, int directory,
 {
 	struct fuse_fsync_in in;
 	struct stripe *stripe = stripe_of(hot, head->nodeid);
+	struct use use;
 	uint64_t seq = 0;
 
 	memcpy(&in, head + 1, sizeof(in));
 	if (gate_mode(&hot->gate, NULL, NULL) == GATE_READ_ONLY) { /* from the time before: only this copy is ours */
 		pthread_mutex_lock(&stripe->lock);
 		struct slot *known = find(stripe, head->nodeid);
-		int own = known ? known->fd : -1;
+		bool open = known && known->fd >= 0;
+		if (open)
+			begin_use(stripe, &use, known->fd);
 		pthread_mutex_unlock(&stripe->lock);
-		int failed = own >= 0 && fsync(own) ? errno : 0;
+		int failed = open && fsync(use.fd) ? errno : 0;
+		if (open)
+			end_use(stripe, &use);
 		fuse_answer(fuse_fd, head->unique, failed, NULL, 0);
 		return DONE;
 	}
@@ -312,7 +355,6 @@ static enum outcome do_fsync(HotPath *hot, int fuse_fd, int directory,
 		gate_leave(&hot->gate);
 		return FOR_PYTHON;
 	}
-	int fd = slot->fd;
 	struct frame frame = { .type = FRAME_FSYNC,
 			       .directory = (uint16_t)directory,
 			       .node = head->nodeid };
@@ -330,11 +372,13 @@ static enum outcome do_fsync(HotPath *hot, int fuse_fd, int directory,
 		entry->unique = head->unique;
 		seq = stream_submit_fsync(&hot->stream, &frame, &sync, sizeof(sync), entry);
 	}
+	begin_use(stripe, &use, slot->fd);
 	pthread_mutex_unlock(&stripe->lock);
 	if (seq)
 		stream_flush(&hot->stream);
 	gate_leave(&hot->gate); /* the fsync itself may take long and changes nothing */
-	int error = (in.fsync_flags & 1 ? fdatasync(fd) : fsync(fd)) ? errno : 0;
+	int error = (in.fsync_flags & 1 ? fdatasync(use.fd) : fsync(use.fd)) ? errno : 0;
+	end_use(stripe, &use);
 	if (seq) {
 		stream_fsync_local_done(&hot->stream, entry, error);
 	} else {
@@ -558,7 +602,7 @@ static PyObject *hot_set_fd(HotPath *hot, PyObject *args)
 	lock_stripe(stripe);
 	struct slot *slot = find_or_add(stripe, node);
 	if (slot) {
-		old = slot->fd;
+		old = left_to_users(stripe, slot->fd) ? -1 : slot->fd;
 		slot->fd = fd;
 	}
 	pthread_mutex_unlock(&stripe->lock);
@@ -697,7 +741,7 @@ static PyObject *hot_drop(HotPath *hot, PyObject *args)
 			struct slot *slot = *at;
 
 			*at = slot->next;
-			fd = slot->fd;
+			fd = left_to_users(stripe, slot->fd) ? -1 : slot->fd;
 			bits_clear(&slot->noted);
 			bits_clear(&slot->changed);
 			free(slot);

@@ -109,10 +109,18 @@ struct slot {
 #define ZONE_BYTES (4u * 1024 * 1024)
 #define BLOCK_BYTES (64u * 1024)
 
+/* A descriptor that a thread uses without the node lock; lies on that thread's stack. */
+struct use {
+	struct use *next;
+	int fd;
+	bool last_closes; /* its slot gave it up meanwhile */
+};
+
 #define STRIPES 1024
 struct stripe {
 	pthread_mutex_t lock; /* the node lock: local order = stream order */
 	struct slot *slots;
+	struct use *uses;
 };
 
 typedef struct {
