@@ -5,6 +5,7 @@
 PYTHON := /usr/bin/python3
 VENV := build/venv
 NODE := a
+SECONDS := 60
 MAKEFLAGS += --no-builtin-rules
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -16,7 +17,7 @@ SCRIPTS := .ci/run packaging/build-deb packaging/install-deps packaging/install-
 	packaging/debian/haoperator.postinst packaging/debian/haoperator.prerm \
 	packaging/debian/haoperator.postrm packaging/bash-completion/hactl
 
-.PHONY: help demo test lint lint-ruff lint-mypy lint-imports lint-scripts format deb bench soak soak-power ext deps lab-up lab-down lab-shell clean need-root
+.PHONY: help demo test lint lint-ruff lint-mypy lint-imports lint-scripts format deb bench soak soak-power ext deps sanitize fuzz lab-up lab-down lab-shell clean need-root
 
 .NOTPARALLEL:
 
@@ -27,6 +28,8 @@ help:
 	@echo 'make format         put the formatting right'
 	@echo 'make deb            build/haoperator_*.deb, and lintian on it'
 	@echo 'make bench          measurements, beside GlusterFS: make bench BENCH=--quick (root)'
+	@echo 'make sanitize       the tests of replication, with a C extension that watches itself (root)'
+	@echo 'make fuzz           nonsense for the parsers: make fuzz SECONDS=600 (root)'
 	@echo 'make soak           takeovers in a row: make soak N=100 (root)'
 	@echo 'make soak-power     power cuts at random: make soak-power N=200 SEED=… (root)'
 	@echo 'make lab-up         boot the two nodes of the lab (root)'
@@ -98,6 +101,17 @@ test: need-root
 	@$(MAKE) --no-print-directory deb
 	$(call say,pytest)
 	@$(PYTHON) -m pytest -v $(TESTS)
+
+# A part of it is in `make test`: tests/replica/test_sanitizers.py.
+sanitize: need-root ext
+	$(call say,the address sanitizer)
+	@HAOPERATOR_SANITIZER=address $(PYTHON) -m pytest -v tests/replica
+	$(call say,the thread sanitizer)
+	@HAOPERATOR_SANITIZER=thread $(PYTHON) -m pytest -v tests/replica
+
+fuzz: need-root ext
+	@HAOPERATOR_FUZZ_SECONDS=$(SECONDS) $(PYTHON) -m pytest -v -s tests/replica/test_fuzz_c.py \
+		tests/replica/test_fuzz.py
 
 demo: need-root deb
 	@$(PYTHON) -m tests.lab.demo

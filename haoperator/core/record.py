@@ -58,11 +58,20 @@ class DataRecord:
     @classmethod
     def from_json(cls, text: str) -> DataRecord:
         """Raises ValueError for anything but a whole record."""
-        fields = json.loads(text)
-        if not isinstance(fields, dict):
-            raise ValueError("a data record is a JSON object")
         try:
-            fields["history"] = tuple(map(str, fields["history"]))
-            return cls(**fields)
-        except (KeyError, TypeError) as err:
+            said = json.loads(text)
+        except RecursionError as err:
+            raise ValueError("not a data record: nested without end") from err
+        if not isinstance(said, dict):
+            raise ValueError("a data record is a JSON object")
+        history = said.get("history")
+        if not isinstance(history, list) or not all(isinstance(each, str) for each in history):
+            raise ValueError("not a data record: no history of generations")
+        try:
+            record = cls(**{**said, "history": tuple(history)})
+        except TypeError as err:
             raise ValueError(f"not a data record: {err}") from err
+        for name, value in asdict(record).items():
+            if type(value) is not type(getattr(cls(), name)):
+                raise ValueError(f"not a data record: {name} is {value!r}")
+        return record

@@ -490,6 +490,33 @@ static PyObject *applier_copied(Applier *a, PyObject *unused)
 	return PyLong_FromUnsignedLongLong(a->copied);
 }
 
+static void unbind_all(Applier *a)
+{
+	for (int i = 0; i < BUCKETS; i++) {
+		struct bound *b = a->table[i], *next;
+
+		for (; b; b = next) {
+			next = b->next;
+			if (b->fd >= 0)
+				close(b->fd);
+			free(b);
+		}
+		a->table[i] = NULL;
+	}
+	a->unsettled = NULL;
+}
+
+/* The applying thread is through: no descriptor waits for the interpreter to clean up. */
+static PyObject *applier_unbind_all(Applier *a, PyObject *unused)
+{
+	(void)unused;
+	settle(a);
+	Py_BEGIN_ALLOW_THREADS;
+	unbind_all(a);
+	Py_END_ALLOW_THREADS;
+	Py_RETURN_NONE;
+}
+
 static PyObject *applier_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
 	int sock;
@@ -511,16 +538,7 @@ static void applier_dealloc(Applier *a)
 {
 	struct fsync_job *job, *next_job;
 
-	for (int i = 0; i < BUCKETS; i++) {
-		struct bound *b = a->table[i], *next;
-
-		for (; b; b = next) {
-			next = b->next;
-			if (b->fd >= 0)
-				close(b->fd);
-			free(b);
-		}
-	}
+	unbind_all(a);
 	for (job = a->jobs; job; job = next_job) {
 		next_job = job->next;
 		close(job->fd);
@@ -537,7 +555,7 @@ static PyMethodDef applier_methods[] = {
 	METHOD(set_tolerant, METH_VARARGS), METHOD(post, METH_VARARGS),
 	METHOD(acknowledge, METH_NOARGS),   METHOD(fsync_work, METH_NOARGS),
 	METHOD(close, METH_NOARGS),	    METHOD(settle, METH_NOARGS),
-	METHOD(copied, METH_NOARGS),	    METHOD(heard, METH_NOARGS),
+	METHOD(unbind_all, METH_NOARGS),    METHOD(copied, METH_NOARGS),	    METHOD(heard, METH_NOARGS),
 	{ NULL, NULL, 0, NULL },
 };
 

@@ -123,7 +123,7 @@ def _read_json(sock: socket.socket) -> dict[str, Any]:
         raise HandshakeError("says too much")
     try:
         said = json.loads(_exactly(sock, size))
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise HandshakeError("does not speak JSON") from err
     if not isinstance(said, dict):
         raise HandshakeError("does not say an object")

@@ -113,6 +113,11 @@ class Incoming:
                 raise OSError(err.errno, f"{type(frame).__name__}: {err.strerror}") from err
             if type_number == Type.FSYNC:  # somebody waits for this one
                 self._applier.post(Type.SYNCED, seq, 0, b"")
+        except Rubbish:
+            raise
+        except (ValueError, TypeError, OverflowError, RecursionError) as err:
+            # a number or a name that no system call takes, a lineage that is none
+            raise Rubbish(f"{type(frame).__name__}: {err}") from err
 
     def _bind(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
         bind = cast(frames.Bind, frame)
@@ -139,7 +144,6 @@ class Incoming:
     def _make(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
         make = cast(frames.Make, frame)
         kind, mode = stat.S_IFMT(make.mode), stat.S_IMODE(make.mode)
-        data_fd = -1
         if stat.S_ISREG(kind) and node:
             self._applier.bind(node, -1)  # known from here on, there or not
         with parent_of(root, make.path) as (parent, name):
@@ -147,6 +151,10 @@ class Incoming:
                 data_fd = os.open(
                     name, DATA_FLAGS | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=parent
                 )
+                if node:
+                    self._applier.bind(node, data_fd)
+                else:
+                    os.close(data_fd)
             elif stat.S_ISDIR(kind):
                 os.mkdir(name, 0o700, dir_fd=parent)
             elif stat.S_ISLNK(kind):
@@ -165,18 +173,14 @@ class Incoming:
                 if fd != data_fd:
                     os.close(fd)
             _hotpath.set_times(parent, None, make.parent_mtime_ns)
-        if data_fd >= 0 and node:
-            self._applier.bind(node, data_fd)
-        elif data_fd >= 0:
-            os.close(data_fd)
 
     def _tmpfile(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
         made = cast(frames.Tmpfile, frame)
         self._applier.bind(node, -1)
         fd = open_beneath_tmpfile(root, made.path)
+        self._applier.bind(node, fd)
         dress(fd, stat.S_IFREG, stat.S_IMODE(made.mode), made.uid, made.gid)
         _hotpath.set_times(fd, None, made.mtime_ns)
-        self._applier.bind(node, fd)
 
     def _link(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
         link = cast(frames.Link, frame)
@@ -336,6 +340,7 @@ class Incoming:
     def close(self) -> None:
         for matcher in self._matchers:
             matcher.close()
+        self._applier.unbind_all()
 
 
 def open_beneath_tmpfile(root: int, path: bytes) -> int:

@@ -44,7 +44,8 @@ class Reception:
             with sock:
                 sock.settimeout(SECONDS)
                 try:
-                    sock.sendall(self._receive(sock).encode() + b"\n")
+                    answer = self._receive(sock)
+                    sock.sendall(answer.encode(errors="backslashreplace") + b"\n")
                 except OSError as err:
                     log.warning("mount helper: %s", err)
 
