@@ -103,6 +103,7 @@ class Session:
         tuple(map(str, json.loads(done.history)))
 
     def settled(self) -> None: ...
+    def progressed(self, directory: int, told: frames.Progress) -> None: ...
 
 
 class Scratch:

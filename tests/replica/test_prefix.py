@@ -191,6 +191,10 @@ class Owner:
     def resynced(self, session: StandbySession, done: frames.Done) -> None: ...
     def settled(self, session: StandbySession) -> None: ...
 
+    def progressed(
+        self, session: StandbySession, directory: int, told: frames.Progress
+    ) -> None: ...
+
     def failed(self, session: StandbySession, reason: str, *, unlike: bool) -> None:
         self.failures.append(reason)
 
