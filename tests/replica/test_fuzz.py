@@ -148,7 +148,6 @@ def test_no_frame_reaches_out_of_the_directory(
             incoming.close()
             applier.close()
             os.close(root)
-            del applier, incoming
     wait_for(lambda: open_files() == before, "no descriptor is left", 3.0)
     assert scratch.untouched()
 
