@@ -25,7 +25,7 @@ from tests.replica.spawner import Spawner
 from tests.replica.trees import assert_equal_trees
 
 DIRECTORIES = ("data", "log")
-ROUNDS = 40
+ROUNDS = 25
 """Of each thread, before each thing that happens to the pair."""
 
 
@@ -122,7 +122,7 @@ class Load:
     def _run(self, name: str, path: Path, work: Callable[[Path, int], None]) -> None:
         place = path / work.__name__
         try:
-            place.mkdir()
+            place.mkdir(exist_ok=True)
             done = 0
             while not self._stop.is_set():
                 work(place, done)
@@ -184,18 +184,21 @@ def test_no_report_whatever_happens(watched: Pair) -> None:
         pair.a.call("continue_alone", generation="c" * 16)
         load.go_on()
         pair.b.boot()
-        pair.a.wait_stream("synced", seconds=60)
+        pair.a.wait_stream("resync", "synced")
         load.go_on()
+    pair.a.wait_stream("synced")
 
+    with Load(pair) as load:
+        load.go_on()
         pair.a.kill()
         pair.a.start(restored=True)
         pair.a.call("become_primary", generation="")
-        pair.a.wait_stream("synced", seconds=60)
         load.go_on()
+    pair.a.wait_stream("synced")
 
     pair.a.call("become_secondary")
     pair.b.call("become_primary", generation="")
-    pair.b.wait_stream("synced", seconds=60)
+    pair.b.wait_stream("synced")
     (pair.b.path / "swapped").write_bytes(b"s")
     for name in DIRECTORIES:
         assert_equal_trees(pair.a.backing_of(name), pair.b.backing_of(name), seconds=20)
