@@ -144,6 +144,7 @@ class Incoming:
     def _make(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
         make = cast(frames.Make, frame)
         kind, mode = stat.S_IFMT(make.mode), stat.S_IMODE(make.mode)
+        data_fd = -1
         if stat.S_ISREG(kind) and node:
             self._applier.bind(node, -1)  # known from here on, there or not
         with parent_of(root, make.path) as (parent, name):
@@ -152,9 +153,7 @@ class Incoming:
                     name, DATA_FLAGS | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=parent
                 )
                 if node:
-                    self._applier.bind(node, data_fd)
-                else:
-                    os.close(data_fd)
+                    self._applier.bind(node, data_fd)  # which closes it
             elif stat.S_ISDIR(kind):
                 os.mkdir(name, 0o700, dir_fd=parent)
             elif stat.S_ISLNK(kind):
@@ -170,7 +169,7 @@ class Incoming:
                     os.setxattr(f"/proc/self/fd/{fd}", abi.ACL_ACCESS, make.acl)
                 _hotpath.set_times(fd, None, make.mtime_ns)
             finally:
-                if fd != data_fd:
+                if fd != data_fd or not node:
                     os.close(fd)
             _hotpath.set_times(parent, None, make.parent_mtime_ns)
 

@@ -28,11 +28,13 @@ static void give_back(void)
 {
 	settle(&applier);
 	while (applier.jobs) {
-		struct fsync_job *job = take_job(&applier);
+		struct fsync_job *job = applier.jobs;
 
+		applier.jobs = job->next;
 		close(job->fd);
 		free(job);
 	}
+	applier.last_job = &applier.jobs;
 	for (uint64_t node = 1; node < NODES; node++)
 		require(!ftruncate((*place_of(&applier, node))->fd, 0), "the file is still ours");
 }

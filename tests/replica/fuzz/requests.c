@@ -58,14 +58,15 @@ static void give_back(void)
 
 void requests_case(void)
 {
-	static const uint32_t opcodes[] = { FUSE_READ, FUSE_WRITE, FUSE_FSYNC, FUSE_INTERRUPT };
+	static const uint32_t opcodes[] = { FUSE_READ, FUSE_WRITE, FUSE_FSYNC, FUSE_INTERRUPT,
+					    FUSE_GETXATTR };
 	size_t body = below(8) ? below(2 * sizeof(struct fuse_write_in)) : below(REQUEST_ROOM);
 	size_t size = sizeof(struct fuse_in_header) + body;
 	struct fuse_in_header *head = malloc(size);
 
 	noise(head, size < 1000 ? size : 1000);
 	head->len = (uint32_t)size;
-	head->opcode = below(16) ? opcodes[below(4)] : (uint32_t)any();
+	head->opcode = below(16) ? opcodes[below(5)] : (uint32_t)any();
 	head->nodeid = below(8) ? below(NODES + 2) : any();
 	if (head->opcode == FUSE_WRITE && body >= sizeof(struct fuse_write_in)) {
 		struct fuse_write_in *in = (void *)(head + 1);
@@ -78,6 +79,16 @@ void requests_case(void)
 
 		in->offset = edgy();
 		in->size = (uint32_t)edgy();
+	}
+	if (head->opcode == FUSE_GETXATTR && body >= sizeof(struct fuse_getxattr_in)) {
+		struct fuse_getxattr_in *in = (void *)(head + 1);
+		size_t name = body - sizeof(*in);
+
+		in->size = (uint32_t)edgy();
+		if (name && below(4)) {
+			memset(in + 1, 'x', name);
+			((char *)(in + 1))[name - 1] = below(4) ? 0 : 'x';
+		}
 	}
 	stand();
 	dispatch(&hot, nowhere, (int)below(3), head);
