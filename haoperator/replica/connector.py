@@ -45,6 +45,7 @@ class Owner(Protocol):
     def receive(self) -> wire.Received: ...
     def hashes(self, seq: int, hashes: bytes) -> None: ...
     def marks(self, marks: frames.Marks) -> None: ...
+    def checked(self, seq: int, checked: frames.Checked) -> None: ...
     def refused(self, reason: str) -> None: ...
 
 
@@ -130,6 +131,8 @@ class Connector:
                     self._owner.hashes(seq, frame.hashes)
                 elif isinstance(frame, frames.Marks):
                     self._owner.marks(frame)
+                elif isinstance(frame, frames.Checked):
+                    self._owner.checked(seq, frame)
                 elif isinstance(frame, frames.Nack):
                     log.error("the standby is outdated: %s", frame.reason.decode(errors="replace"))
                     self._not_before = time.monotonic() + OUTDATED_SECONDS

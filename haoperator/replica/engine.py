@@ -111,6 +111,11 @@ class Engine:
             "snapshot_taken_at": None if synced else self._standby.fallback.taken_at,
         }
 
+    @property
+    def verification_json(self) -> str:
+        """The bus property `Verification`."""
+        return self._primary.verifier.report.to_json()
+
     def check_alive(self) -> None:
         """Return when decisions can be made; for the watchdog."""
         with self._standing.decide:
@@ -259,6 +264,11 @@ class Engine:
             self._standing.put(up_to_date=False)
             self._standing.say(stream=Stream.DISCONNECTED)
 
+    def verify(self, *, repair: bool = False) -> None:
+        """Begin to compare both copies; `verification_json` tells the rest. Raises Refused."""
+        with self._standing.decide:
+            self._primary.verify(repair=repair)
+
     # Signs of life.
 
     def _pulse(self) -> None:
@@ -267,7 +277,7 @@ class Engine:
         while not ticker.wait(period):
             self._primary.pulse()
             self._standby.pulse()
-            if self.stream is Stream.RESYNC:
+            if self.stream is Stream.RESYNC or self._primary.verifier.running:
                 self._standing.changed()
 
     def checkpoint(self) -> None:

@@ -26,6 +26,7 @@ class Type(IntEnum):
     NACK = 4
     HASHES = 5
     MARKS = 6
+    CHECKED = 8
     WRITE = 16
     SYNCDATA = 17
     FSYNC = 18
@@ -49,6 +50,9 @@ class Type(IntEnum):
     HINT = 38
     SETTLED = 39
     PROGRESS = 40
+    CHECK = 48
+    LOOK = 49
+    SUM = 50
 
 
 class Nack(NamedTuple):
@@ -71,6 +75,33 @@ class Marks(NamedTuple):
 
     last: int
     marks: bytes
+
+
+class Checked(NamedTuple):
+    """Peer: what CHECK or LOOK (named by seq) found: packed `Seen`s. `last` 1 ends the answer."""
+
+    last: int
+    entries: bytes
+
+
+class Seen(NamedTuple):
+    """Everything about one name that both copies should have alike, but its content.
+
+    `links` and `inode` are this side's own: they tell which names mean one file. `size` is
+    0 for what is no regular file, `xattrs` a digest, empty for none.
+    """
+
+    name: bytes
+    mode: int
+    uid: int
+    gid: int
+    links: int
+    inode: int
+    device: int
+    size: int
+    mtime_ns: int
+    target: bytes
+    xattrs: bytes
 
 
 class FsyncPath(NamedTuple):
@@ -273,6 +304,34 @@ class Settled(NamedTuple):
     the peer noted as a primary is of no use any more."""
 
 
+class Check(NamedTuple):
+    """Asks what is in the directory that `path` means here, as it is soon after this place
+    in the stream; answered by CHECKED. Names are dealt into `shares`; only one is asked for.
+    """
+
+    path: bytes
+    share: int
+    shares: int
+
+
+class Look(NamedTuple):
+    """Asks what `path` is at this place in the stream; answered by CHECKED, empty for nothing."""
+
+    path: bytes
+
+
+class Sum(NamedTuple):
+    """Asks for the hashes of some blocks of the file that `path` means here; answered by HASHES.
+
+    `now` 1: as they are at this place in the stream. Else as they are soon after it.
+    """
+
+    path: bytes
+    offset: int
+    blocks: int
+    now: int
+
+
 FromPrimary = (
     FsyncPath
     | Bind
@@ -295,6 +354,9 @@ FromPrimary = (
     | Hint
     | Settled
     | Progress
+    | Check
+    | Look
+    | Sum
 )
-FromPeer = Nack | Hashes | Marks
+FromPeer = Nack | Hashes | Marks | Checked
 Frame = FromPrimary | FromPeer

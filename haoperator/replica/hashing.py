@@ -65,16 +65,22 @@ def hash_blocks(fd: int, offset: int, count: int) -> bytes:
     return b"".join(hashes)
 
 
+def forget_clean(fd: int, offset: int, count: int) -> None:
+    """Let the next read of some blocks be one of the disk, not of the memory. Raises OSError."""
+    os.posix_fadvise(fd, offset, count * BLOCK, os.POSIX_FADV_DONTNEED)
+
+
 class HashPool:
     """Threads for the standby's slow work, so that it does not hold up the stream.
 
     A failure of the work is given to `failed`.
     """
 
-    def __init__(self, failed: Callable[[OSError], None]) -> None:
+    def __init__(self, failed: Callable[[OSError], None], threads: int = THREADS) -> None:
         self._failed = failed
+        self._threads = threads
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        for number in range(THREADS):
+        for number in range(threads):
             threading.Thread(target=self._serve, name=f"hash/{number}", daemon=True).start()
 
     def run(self, work: Callable[..., None], *arguments: object) -> None:
@@ -100,7 +106,7 @@ class HashPool:
         self._work.put(work)
 
     def close(self) -> None:
-        for _ in range(THREADS):
+        for _ in range(self._threads):
             self._work.put(None)
 
     def _serve(self) -> None:

@@ -17,6 +17,7 @@ from typing import Protocol, cast
 from haoperator.replica import _hotpath, abi, frames, wire
 from haoperator.replica.abi import Valid
 from haoperator.replica.beneath import open_beneath, opened, parent_of, remove_tree
+from haoperator.replica.checking import Checker
 from haoperator.replica.frames import Type
 from haoperator.replica.hashing import HashPool
 from haoperator.replica.matching import Matcher, Unlike
@@ -66,6 +67,7 @@ class Incoming:
         self._roots = roots
         self._session = session
         self._hashes = hashes
+        self._checker = Checker(applier)
         self._tolerant = tolerant
         self._matchers = [Matcher(root, partial=partial) for root in roots]
         applier.set_tolerant(tolerant)
@@ -91,6 +93,9 @@ class Incoming:
             Type.HINT: self._hint,
             Type.SETTLED: self._settled,
             Type.PROGRESS: self._progress,
+            Type.CHECK: self._check,
+            Type.LOOK: self._look,
+            Type.SUM: self._sum,
         }
 
     def apply(self, received: wire.Received) -> None:
@@ -336,7 +341,17 @@ class Incoming:
         for matcher in self._matchers:
             matcher.close()
 
+    def _check(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
+        self._checker.check(root, seq, cast(frames.Check, frame))
+
+    def _look(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
+        self._checker.look(root, seq, cast(frames.Look, frame))
+
+    def _sum(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
+        self._checker.sum(root, seq, cast(frames.Sum, frame))
+
     def close(self) -> None:
+        self._checker.close()
         for matcher in self._matchers:
             matcher.close()
         self._applier.unbind_all()

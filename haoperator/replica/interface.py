@@ -36,6 +36,7 @@ class ReplicatorInterface(ServiceInterface):
             "Stream": self._engine.stream.value,
             "Heard": int(self._engine.heard * 1e6),
             "Directories": self._engine.directories_json(),
+            "Verification": self._engine.verification_json,
         }
         changed = {k: v for k, v in levels.items() if self._announced.get(k) != v}
         self._announced = levels
@@ -70,6 +71,10 @@ class ReplicatorInterface(ServiceInterface):
     async def MarkOutdated(self) -> None:
         await self._do(self._engine.mark_outdated)
 
+    @method()
+    async def Verify(self, repair: "b") -> None:
+        await self._do(lambda: self._engine.verify(repair=repair))
+
     @dbus_property(access=PropertyAccess.READ)
     def Record(self) -> "s":
         return self._engine.record.to_json()
@@ -89,3 +94,7 @@ class ReplicatorInterface(ServiceInterface):
     @dbus_property(access=PropertyAccess.READ)
     def Directories(self) -> "s":
         return self._engine.directories_json()
+
+    @dbus_property(access=PropertyAccess.READ)
+    def Verification(self) -> "s":
+        return self._engine.verification_json

@@ -54,6 +54,7 @@ def _made(
         raise
     st = os.fstat(node.fd)
     node.lookups += 1
+    node.made = directory.outgoing.verification
     frame = frames.Make(
         path,
         st.st_mode,

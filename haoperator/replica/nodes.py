@@ -58,6 +58,7 @@ class Node:
         "key",
         "kind",
         "lookups",
+        "made",
         "nameless",
         "names",
         "opens",
@@ -78,6 +79,8 @@ class Node:
         """The epoch of the stream in which the peer knows this id."""
         self.nameless = False
         """Made by O_TMPFILE: it may yet get a name."""
+        self.made = 0
+        """The verification (Outgoing.verification) since whose beginning it exists."""
 
     @property
     def magic(self) -> str:

@@ -42,6 +42,12 @@ class Walk(Protocol):
     def linked(self, directory: Directory, source: Node, new: Place) -> None: ...
 
 
+class Follower(Protocol):
+    """A verification, the same."""
+
+    def named(self, directory: Directory, parent: Node, name: bytes) -> None: ...
+
+
 class Outgoing:
     """Frames to the peer. `phase` and `epoch` change only while no change is in flight."""
 
@@ -51,6 +57,10 @@ class Outgoing:
         self.epoch = 0
         self.walk: Walk | None = None
         """A resync is told what gets another name."""
+        self.follower: Follower | None = None
+        """So is a verification. One may end while a resync begins already."""
+        self.verification = 0
+        """Counts verifications: what is made from the beginning of one on was forwarded whole."""
         self._bound: dict[int, Node] = {}
         self._never: set[int] = set()
 
@@ -116,11 +126,17 @@ class Outgoing:
         """A rename is done, and its frame comes next."""
         if self.walk is not None:
             self.walk.moved(directory, old, new, exchange=exchange)
+        if self.follower is not None:
+            self.follower.named(directory, *new)
+            if exchange:
+                self.follower.named(directory, *old)
 
     def linked(self, directory: Directory, source: Node, new: Place) -> None:
         """The same for a further name."""
         if self.walk is not None:
             self.walk.linked(directory, source, new)
+        if self.follower is not None:
+            self.follower.named(directory, *new)
 
     def is_bound(self, node: Node) -> bool:
         return self.attached and node.bound == self.epoch

@@ -71,6 +71,15 @@ class Periods:
             for directory in self._mounts:
                 directory.tracker.take_up(directory.tracker.translated(places))
 
+    def differ(self, found: list[Mark]) -> None:
+        """A verification found that these differ: the next resync compares them, whatever dies
+        before. The gate is closed. Raises OSError: then only as long as this process lives."""
+        self.lose_peer()
+        with self._namespaces():
+            for directory in self._mounts:
+                directory.tracker.take_up(found)
+        self.write_down()
+
     @property
     def anything(self) -> bool:
         """Whether there is something that could be retired."""

@@ -12,20 +12,25 @@ import logging
 import secrets
 import socket
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from haoperator.core.status import Role, Stream
 from haoperator.replica import _hotpath, frames, wire
+from haoperator.replica.asking import Stopped
 from haoperator.replica.connector import Connector
 from haoperator.replica.copying import Progress
 from haoperator.replica.courier import Interrupted
+from haoperator.replica.difference import Difference
 from haoperator.replica.gate import Gate, Stuck
+from haoperator.replica.marks import EVERYTHING, Kind, Mark
 from haoperator.replica.mounts import Mounts
 from haoperator.replica.outgoing import Outgoing, Phase
 from haoperator.replica.periods import Periods
 from haoperator.replica.resync import Resync
 from haoperator.replica.settings import Settings
-from haoperator.replica.standing import Standing
+from haoperator.replica.standing import Refused, Standing
+from haoperator.replica.verifier import Verifier
 
 HANDOVER_MS = 3_000
 DONE_MS = 10_000
@@ -57,6 +62,7 @@ class PrimarySide:
         self._resync: Resync | None = None
         self.progress: dict[str, Progress] = {}
         """By directory, of the last resync."""
+        self.verifier = Verifier(outgoing, mounts, standing.changed, self.begin_again)
         self.connector = Connector(settings, self)
 
     # What the connector asks and tells.
@@ -99,6 +105,10 @@ class PrimarySide:
         resync = self._resync
         if resync is not None:
             resync.courier.deliver(seq, hashes)
+        self.verifier.deliver(seq, frames.Hashes(hashes))
+
+    def checked(self, seq: int, checked: frames.Checked) -> None:
+        self.verifier.deliver(seq, checked)
 
     def marks(self, part: frames.Marks) -> None:
         """What the standby noted. Raises Rubbish."""
@@ -151,6 +161,7 @@ class PrimarySide:
             if standing.role is not Role.PRIMARY:
                 return
             self._cancel_resync()
+            self.verifier.stop("the stream to the standby ended")
             if self._outgoing.phase is Phase.SYNCED:
                 self._gate.park()
                 standing.say(stream=Stream.HELD)
@@ -164,6 +175,7 @@ class PrimarySide:
 
     def interrupt(self) -> None:
         """What is mounted changed: begin again with the new set."""
+        self.verifier.stop("a replicated directory was mounted or unmounted")
         if self._outgoing.attached:
             self.connector.disconnect()
         self.connector.wake()
@@ -171,11 +183,13 @@ class PrimarySide:
     def release(self, error: int) -> None:
         """Give up the stream; those who wait for the peer get their answer, or `error`."""
         self._cancel_resync()
+        self.verifier.stop("this node is not the primary any more")
         self._outgoing.detach()
         self._hot.release(error)
 
     def hand_over(self) -> bool:
         """Tell a synced peer that nothing is missing. True if it knows, within a bound."""
+        self.verifier.stop("this node hands over")
         token = secrets.token_bytes(16)
         seq = self._outgoing.submit(0, 0, frames.Handover(token))
         self._hot.flush()
@@ -220,6 +234,35 @@ class PrimarySide:
         resync = self._resync
         if resync is not None:
             resync.tell_progress()
+
+    # The verification.
+
+    def verify(self, *, repair: bool) -> None:
+        """Begin to compare both copies. Raises Refused. `Standing.decide` is held."""
+        stream = self._standing.stream
+        if self._standing.role is not Role.PRIMARY:
+            raise Refused("verify runs on the primary, and this node is not primary")
+        if stream is not Stream.SYNCED:
+            raise Refused(f"there is no up-to-date standby to compare with: the stream is {stream}")
+        self.verifier.begin(repair=repair)
+
+    def begin_again(self, differences: Sequence[Difference]) -> None:
+        """Let a resync bring over what `differences` name, or everything if there are none.
+
+        They are marked, durably, and the stream ends; the next one begins with what is marked.
+        """
+        marks = [each.mark for each in differences] or [
+            Mark(Kind.ALL, name.encode(), EVERYTHING) for name in self._mounts.names
+        ]
+        with self._standing.decide:
+            if self._standing.stream is not Stream.SYNCED:
+                raise Stopped("the stream to the standby ended")
+            self._close_gate()
+            try:
+                self._periods.differ(marks)
+            finally:
+                self._gate.open()
+        self.connector.disconnect()
 
     # The resync.
 

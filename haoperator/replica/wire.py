@@ -26,6 +26,7 @@ LAYOUT: dict[type[frames.Frame], tuple[frames.Type, str]] = {
     frames.Nack: (frames.Type.NACK, "s"),
     frames.Hashes: (frames.Type.HASHES, "s"),
     frames.Marks: (frames.Type.MARKS, "Is"),
+    frames.Checked: (frames.Type.CHECKED, "Is"),
     frames.FsyncPath: (frames.Type.FSYNC, "s"),
     frames.Bind: (frames.Type.BIND, "s"),
     frames.Unbind: (frames.Type.UNBIND, ""),
@@ -47,9 +48,13 @@ LAYOUT: dict[type[frames.Frame], tuple[frames.Type, str]] = {
     frames.Hint: (frames.Type.HINT, "IssI"),
     frames.Settled: (frames.Type.SETTLED, ""),
     frames.Progress: (frames.Type.PROGRESS, "QQQ"),
+    frames.Check: (frames.Type.CHECK, "sII"),
+    frames.Look: (frames.Type.LOOK, "s"),
+    frames.Sum: (frames.Type.SUM, "sQII"),
 }
 ENTRY = "sIIQQs"
 XATTR = "ss"
+SEEN = "sIIIQQQQqss"
 
 _NUMBER = {"I": struct.Struct("<I"), "Q": struct.Struct("<Q"), "q": struct.Struct("<q")}
 _BY_TYPE = {number.value: (frame, codes) for frame, (number, codes) in LAYOUT.items()}
@@ -138,3 +143,12 @@ def unpack_xattrs(data: bytes) -> list[frames.Xattr]:
         (name, value), at = _take(XATTR, data, at)
         xattrs.append(frames.Xattr(name, value))  # type: ignore[arg-type]
     return xattrs
+
+
+def unpack_seen(data: bytes) -> list[frames.Seen]:
+    """What a CHECKED tells of."""
+    seen, at = [], 0
+    while at < len(data):
+        values, at = _take(SEEN, data, at)
+        seen.append(frames.Seen(*values))  # type: ignore[arg-type]
+    return seen

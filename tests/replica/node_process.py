@@ -70,6 +70,10 @@ def call(engine: Engine, said: dict[str, Any]) -> Any:
             return engine.mark_outdated()
         case "checkpoint":
             return engine.checkpoint()
+        case "verify":
+            return engine.verify(repair=said.get("repair", False))
+        case "verification":
+            return json.loads(engine.verification_json)
     raise ValueError(said["call"])
 
 

@@ -49,7 +49,7 @@ def test_every_frame_survives_the_wire(data: st.DataObject) -> None:
             unpack(number, payload[:-1])
 
 
-@given(st.integers(0, 40), st.binary(max_size=200))
+@given(st.integers(0, 60), st.binary(max_size=200))
 def test_random_bytes_are_rubbish_or_a_frame(number: int, payload: bytes) -> None:
     for unpack in (wire.from_primary, wire.from_peer):
         try:
