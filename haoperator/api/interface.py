@@ -29,6 +29,8 @@ class Verbs(Protocol):
 
     async def stop(self) -> None: ...
 
+    async def verify(self, repair: bool) -> None: ...
+
     async def open_gate(self) -> None: ...
 
 
@@ -91,7 +93,13 @@ class ClusterInterface(ServiceInterface):
 
     @method()
     async def Verify(self) -> None:
-        raise DBusError(NOT_SUPPORTED, "verify is not supported yet")
+        await self._require("verify")
+        await _refusable(self._verbs.verify(False))
+
+    @method()
+    async def Repair(self) -> None:
+        await self._require("repair")
+        await _refusable(self._verbs.verify(True))
 
     @method()
     async def SetMaintenance(self, on: "b") -> None:

@@ -19,6 +19,7 @@ from haoperator import secret  # noqa: E402
 from haoperator.cli import client, show  # noqa: E402
 from haoperator.cli.client import Failed, OperatorAbsent  # noqa: E402
 from haoperator.cli.missing import missing  # noqa: E402
+from haoperator.cli.verify import verify  # noqa: E402
 from haoperator.lean.configuration import CONFIGURATION  # noqa: E402
 from tomlconfig import ConfigError, load  # noqa: E402
 
@@ -69,6 +70,12 @@ def _parser() -> argparse.ArgumentParser:
         help="even if the data here may be stale; what the peer wrote alone may be lost",
     )
     promote.set_defaults(run=_promote)
+
+    compare = verbs.add_parser("verify", help="compare both copies of the data by hash")
+    compare.add_argument(
+        "--repair", action="store_true", help="send what differs to the standby again"
+    )
+    compare.set_defaults(run=lambda args: verify(args.repair))
 
     check = verbs.add_parser("check-config", help="read a configuration and say what is wrong")
     check.add_argument("file", nargs="?", type=Path, default=Path(CONFIGURATION))

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
+
+from haoperator.cli.comparison import outcome, summary
 
 EXIT_CODES = {"STOP": 0, "WAIT": 1, "ALONE": 2, "PRIM": 3, "SECOND": 4}
 """Exit codes of `hactl status -q`, as SafeKit's users know them. Anything else is 5."""
@@ -55,10 +58,22 @@ def _lines(report: dict[str, Any], colour: bool) -> Iterator[str]:
     for replica in report["replication"]:
         name, state, path = replica["name"], replica["state"], replica["path"]
         yield f"data {name:<11} {state:<12} {path}{_progress(replica)}"
+    yield from _verification(report.get("verification", {}))
     for kind in ("vip", "app", "checker"):
         for part in report[f"{kind}s"]:
             extra = f"  {part['address']}" if kind == "vip" else ""
             yield f"{kind + ' ' + part['name']:<16} {part['state']}{extra}"
+
+
+def _verification(told: dict[str, Any]) -> Iterator[str]:
+    """The comparison that is under way, or the last one."""
+    if told.get("state", "none") == "none":
+        return
+    if told["state"] in ("running", "repairing"):
+        yield f"verify           {summary(told)}"
+        return
+    when = datetime.fromtimestamp(told["ended"]).strftime("%Y-%m-%d %H:%M")
+    yield f"verify           {when}  {outcome(told)}"
 
 
 def why(report: dict[str, Any]) -> str:

@@ -182,6 +182,14 @@ class Replicator(Neighbour):
         self.levels = {}
         self._post(on.ReplicaGone())
 
+    async def verify(self, repair: bool) -> None:
+        """Begin to compare both copies; the level `Verification` tells the rest.
+
+        Raises DBusError or ConnectionError.
+        """
+        await self._call("Verify", "b", [repair])
+        await self.refresh()
+
     async def carry_out(self, command: do.Effect, deadline_usec: int) -> None:
         """Send one command and post how it went; the levels that result come first."""
         try:

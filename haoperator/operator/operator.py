@@ -25,11 +25,11 @@ from haoperator.api.interface import BUS_NAME, ROOT, ClusterInterface, GateInter
 from haoperator.core import effects as do
 from haoperator.core import events as on
 from haoperator.core.state import Contact, Policy, State, shown
-from haoperator.core.status import Status, Stream
+from haoperator.core.status import Role, Status, Stream
 from haoperator.core.step import step
 from haoperator.operator.neighbours import Heartbeat, Replicator
 from haoperator.operator.parts import Parts
-from haoperator.operator.report import report
+from haoperator.operator.report import peer_state, report
 from haoperator.operator.units import Units
 from haoperator.systemd import names, notify
 from haoperator.systemd.bus import Endpoint
@@ -238,6 +238,24 @@ class Operator:
     async def stop(self) -> None:
         await self._of_systemd(self._units.stop_cluster())
 
+    async def verify(self, repair: bool) -> None:
+        """Raises Refused anywhere but on a primary with an up-to-date standby."""
+        if self.state.role is not Role.PRIMARY:
+            raise Refused(f"verify runs on the primary: {self._who_is_primary()}")
+        try:
+            await self._replicator.verify(repair)
+        except DBusError as err:
+            raise Refused(err.text) from err
+        except ConnectionError as err:
+            raise Refused("the system bus is not there at the moment") from err
+        self._announce(shown(self.state))
+
+    def _who_is_primary(self) -> str:
+        peer = self.state.policy.peer
+        if peer_state(self.state) in ("PRIM", "ALONE"):
+            return f"ask {peer}"
+        return f"this node is not primary, and {peer} does not say that it is"
+
     async def _of_systemd(self, request: Coroutine[Any, Any, None]) -> None:
         try:
             await request
@@ -270,7 +288,8 @@ class Operator:
         state, now = self.state, shown(self.state)
         links = self._heartbeat.levels.get("Links", {})
         directories = self._replicator.levels.get("Directories", "")
-        document = report(self._config, state, links, directories, self._units.states)
+        verification = self._replicator.levels.get("Verification", "")
+        document = report(self._config, state, links, directories, verification, self._units.states)
         self._cluster.announce(document_levels(document))
         self._parts.announce(document)
         if now == before:

@@ -19,10 +19,11 @@ def report(
     state: State,
     links: Mapping[str, bool],
     directories: str,
+    verification: str,
     units: Mapping[str, str],
 ) -> dict[str, Any]:
     """Everything an administrator asks for. `directories` is the replicator's JSON list,
-    `units` maps unit names to systemd's ActiveState."""
+    `verification` its JSON about the last one, `units` maps unit names to systemd's ActiveState."""
     name, transition = shown(state)
     return {
         "state": str(name),
@@ -41,6 +42,7 @@ def report(
         "witness": str(state.witness),
         "stream": str(state.stream),
         "replication": json.loads(directories) if directories else [],
+        "verification": json.loads(verification) if verification else {"state": "none"},
         "vips": [
             {
                 "name": vip.name,

@@ -40,6 +40,7 @@ class Told:
 
     def __init__(self) -> None:
         self.promoted: list[bool] = []
+        self.verified: list[bool] = []
 
     async def swap(self) -> None:
         raise Refused("node-b is not an up-to-date standby")
@@ -50,6 +51,9 @@ class Told:
     async def start(self) -> None: ...
 
     async def stop(self) -> None: ...
+
+    async def verify(self, repair: bool) -> None:
+        self.verified.append(repair)
 
     async def open_gate(self) -> None:
         raise Refused("the data here is stale")
@@ -161,6 +165,18 @@ def test_root_may_promote_and_the_flag_arrives(private_bus: str) -> None:
         return told.promoted
 
     assert asyncio.run(ask()) == [True]
+
+
+@pytest.mark.root
+def test_verify_compares_and_repair_repairs(private_bus: str) -> None:
+    async def ask() -> list[bool]:
+        told = Told()
+        async with served(private_bus, told), connection(private_bus) as client:
+            for method in ("Verify", "Repair"):
+                await call(client, "org.haoperator1", ROOT, f"org.haoperator1.Cluster.{method}")
+        return told.verified
+
+    assert asyncio.run(ask()) == [False, True]
 
 
 @pytest.mark.root
