@@ -6,9 +6,13 @@ from __future__ import annotations
 from .cluster import DATA, Pair
 from .customer import Customer
 from .trees import fill, tree_of
+from .waiting import until
 
 BELOW = "/run/below"
 """Where a namespace of its own shows the directory without the mount over it."""
+OPEN = f"mkdir -p {BELOW}; mount --bind /srv {BELOW}; exec"
+PYTHON = ("sh", "-ec", f"{OPEN} python3 -")
+SHELL = ("sh", "-ec", f"{OPEN} sh -e")
 FLIP = f"""
 import os
 path, at = "{BELOW}/shop/data/tree/big.bin", 5_000_000
@@ -33,8 +37,7 @@ def test_one_flipped_bit_on_the_disk_of_the_standby_is_found_and_repaired(
     equal = primary.exec("hactl", "verify", timeout=120)
     assert "both copies are equal" in equal.stdout
 
-    program = ("sh", "-ec", f"mkdir -p {BELOW}; mount --bind /srv {BELOW}; exec python3 -")
-    standby.exec("unshare", "--mount", *program, stdin=FLIP)
+    standby.exec("unshare", "--mount", *PYTHON, stdin=FLIP)
     client.wait_acks(50)
     found = primary.exec("hactl", "verify", check=False, timeout=120)
     assert found.returncode == 1, found.stdout + found.stderr
@@ -51,6 +54,28 @@ def test_one_flipped_bit_on_the_disk_of_the_standby_is_found_and_repaired(
     assert tree_of(primary, tree) == tree_of(standby, tree)
     assert pair.healthy()
     client.wait_acks(50)
+
+
+def test_name_that_the_standby_lost_comes_back_by_a_resync(pair: Pair, client: Customer) -> None:
+    primary, standby = pair.primary, pair.standby
+    tree = f"{DATA}/names"
+    fill(primary, tree, 1)
+    remove = f"rm -r {BELOW}/shop/data/names/documents"
+    standby.exec("unshare", "--mount", *SHELL, stdin=remove)
+    found = primary.exec("hactl", "verify", check=False, timeout=120)
+    assert found.returncode == 1, found.stdout + found.stderr
+    assert "data: names/documents: missing" in found.stdout
+    client.wait_acks(50)
+    repaired = primary.exec("hactl", "verify", "--repair", timeout=120)
+    assert "a resync brings over the rest" in repaired.stdout
+    until(lambda: equal(pair), "equal again", within=60, hint=pair.explain)
+    assert tree_of(primary, tree) == tree_of(standby, tree)
+    client.wait_acks(50)
+
+
+def equal(pair: Pair) -> bool:
+    """False as well while the resync is under way."""
+    return pair.primary.exec("hactl", "verify", check=False, timeout=120).returncode == 0
 
 
 def test_standby_says_where_to_ask(pair: Pair) -> None:

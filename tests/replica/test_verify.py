@@ -20,8 +20,10 @@ from haoperator.replica._hotpath import HotPath, fallocate
 from haoperator.replica.asking import Asker
 from haoperator.replica.pace import Pace
 from tests.replica.pair import Node, Pair, wait_for
+from tests.replica.test_noted import retire_everything
 from tests.replica.test_posix import KEEP_SIZE, PUNCH_HOLE
 from tests.replica.test_resync import MIB, churning, fill
+from tests.replica.test_roles import fresh
 from tests.replica.trees import assert_equal_trees
 from tests.replica.writer import Writer
 
@@ -292,6 +294,8 @@ def test_whatever_differs_about_a_name_is_found(synced: Pair, repair: bool) -> N
     a, b = synced.a, synced.b
     fill(a.path)
     prepare_for_damages(a.path)
+    (a.path / "untouched").write_bytes(os.urandom(8 * MIB))
+    retire_everything(a)
     assert found(verified(a)) == set()
     expected = damage(b.backing)
     result = verified(a, repair=repair)
@@ -303,6 +307,8 @@ def test_whatever_differs_about_a_name_is_found(synced: Pair, repair: bool) -> N
     assert result["resync"]
     wait_for(lambda: equal_when_synced(a), "the resync puts it right", 40)
     assert_equal_trees(a.backing, b.backing)
+    (directory,) = a.state["directories"]
+    assert 0 < directory["resync_compared_bytes"] < 4 * MIB, "all was compared again"
 
 
 def equal_when_synced(node: Node) -> bool:
@@ -481,3 +487,22 @@ def test_rests_three_times_as_long_as_it_works_while_others_write(
     busy.sent += 1
     pace.rest()
     assert busy.rests == [6.0]
+
+
+def test_repair_holds_although_the_standby_had_it_in_memory_only(synced: Pair) -> None:
+    """What was sent again is noted as a change is, until it is on the disks of both."""
+    a, b = synced.a, synced.b
+    (a.path / "large").write_bytes(os.urandom(20 * MIB))
+    os.sync()
+    retire_everything(a)
+    flip_a_bit(b.backing / "large", 13 * MIB)
+    assert verified(a, repair=True)["repaired"] == 1
+    b.power_cut()
+    flip_a_bit(b.path / "large", 13 * MIB)  # as if that had never reached the disk
+    a.wait_stream("held")
+    a.call("continue_alone", generation=fresh())
+    b.boot()
+    a.wait_stream("synced")
+    assert_equal_trees(a.backing, b.backing)
+    (directory,) = a.state["directories"]
+    assert directory["resync_compared_bytes"] < 20 * MIB
