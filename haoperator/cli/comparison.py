@@ -51,7 +51,13 @@ def difference(each: dict[str, Any]) -> str:
         detail = f"bytes {each['offset']} to {last}"
     else:
         detail = printable(each["detail"])
-    return f"{each['directory']}: {path}: {each['what']} differs: {detail}"
+    return f"{each['directory']}: {path}: {_in_words(each['what'])}: {detail}"
+
+
+def _in_words(what: str) -> str:
+    if what in ("missing", "extra", "unreadable"):
+        return what
+    return f"{what} {'differ' if what.endswith('s') else 'differs'}"
 
 
 def outcome(told: dict[str, Any]) -> str:

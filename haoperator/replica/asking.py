@@ -28,8 +28,6 @@ class Asker:
     """
 
     def __init__(self, outgoing: Outgoing) -> None:
-        self.asked = 0
-        """Questions so far: frames that are ours, and not the application's."""
         self._outgoing = outgoing
         self._epoch = outgoing.epoch
         self._answers: dict[int, list[frames.FromPeer]] = {}
@@ -47,12 +45,6 @@ class Asker:
         """Raises Stopped if it was stopped."""
         if self._stopped:
             raise Stopped(self._stopped)
-
-    def rest(self, seconds: float) -> None:
-        """Do nothing for so long. Raises Stopped."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopped, seconds)
-        self.check()
 
     def ask(self, directory: Directory, frame: frames.FromPrimary) -> int:
         """Append a question to the stream, at the place that the caller's locks hold for it."""
@@ -77,7 +69,6 @@ class Asker:
     def _sent(self, seq: int) -> int:
         if not seq:
             raise Stopped("the stream to the standby ended")
-        self.asked += 1
         return seq
 
     def send(self) -> None:

@@ -25,21 +25,33 @@ from haoperator.replica.verification import Verification
 
 PIECE_BLOCKS = 64
 PIECE = PIECE_BLOCKS * BLOCK
-BATCH_PIECES = 64
+BATCH_PIECES = 16
 BATCH_BYTES = 2 * PIECE
 
+File = tuple[int, int]
+"""A file that has several names, by its inodes on both sides."""
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A part of a file, asked for at the standby."""
+
+@dataclass(slots=True)
+class Opened:
+    """A file that is being compared."""
 
     name: bytes
     path: bytes
     fd: int
+    file: File | None
+    gone: bool = False
+    """It lost its name meanwhile, so that something could not be looked at again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a file, asked for at the standby. With the last one it is closed."""
+
+    of: Opened
     offset: int
     seq: int
     last: bool
-    """The descriptor is closed with it."""
 
 
 class Contents:
@@ -50,21 +62,23 @@ class Contents:
         directory: Directory,
         parent: Node,
         asker: Asker,
-        exact: Exact,
         report: Verification,
+        compared: set[File],
         rest: Callable[[], None],
     ) -> None:
+        """`compared`: files with several names whose content need not be compared again."""
         self._directory = directory
         self._parent = parent
         self._asker = asker
-        self._exact = exact
+        self._exact = Exact(asker)
         self._report = report
+        self._compared = compared
         self._rest = rest
         self._batch: list[Piece] = []
         self._open: set[int] = set()
         self._asked_bytes = 0
 
-    def add(self, name: bytes, path: bytes) -> None:
+    def add(self, name: bytes, path: bytes, file: File | None) -> None:
         """Compare one more file, now or with the next ones. Raises Stopped."""
         try:
             flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -76,16 +90,19 @@ class Contents:
             return
         self._open.add(fd)
         size = os.fstat(fd).st_size
-        pieces = range(0, size, PIECE)
-        for offset in pieces:
+        if file in self._compared:
+            self._report.weighed += size
+        if file in self._compared or not size:
+            self._close(fd)
+            return
+        opened = Opened(name, path, fd, file)
+        for offset in range(0, size, PIECE):
             asked = frames.Sum(path, offset, PIECE_BLOCKS, 0)
             seq = self._asker.ask(self._directory, asked)
-            self._batch.append(Piece(name, path, fd, offset, seq, offset == pieces[-1]))
+            self._batch.append(Piece(opened, offset, seq, offset + PIECE >= size))
             self._asked_bytes += min(PIECE, size - offset)
             if len(self._batch) == BATCH_PIECES or self._asked_bytes >= BATCH_BYTES:
                 self.finish()
-        if not size:
-            self._close(fd)
 
     def finish(self) -> None:
         """Compare all that was asked for. Raises Stopped."""
@@ -95,9 +112,11 @@ class Contents:
             try:
                 self._compare(piece)
             except OSError as err:
-                self._unreadable(piece.path, err)
+                self._unreadable(piece.of.path, err)
             if piece.last:
-                self._close(piece.fd)
+                self._close(piece.of.fd)
+                if piece.of.file is not None and not piece.of.gone:
+                    self._compared.add(piece.of.file)
         self._report.compared(content=self._asked_bytes)
         self._asked_bytes = 0
         self._rest()
@@ -112,23 +131,27 @@ class Contents:
         os.close(fd)
 
     def _compare(self, piece: Piece) -> None:
+        fd = piece.of.fd
         try:
-            forget_clean(piece.fd, piece.offset, PIECE_BLOCKS)
-            mine = hash_blocks(piece.fd, piece.offset, PIECE_BLOCKS)
+            forget_clean(fd, piece.offset, PIECE_BLOCKS)
+            mine = hash_blocks(fd, piece.offset, PIECE_BLOCKS)
         finally:
             theirs = self._asker.hashes(piece.seq)
         for at in range(0, len(mine), HASH_BYTES):
             if mine[at : at + HASH_BYTES] != theirs[at : at + HASH_BYTES]:
-                self._look_closer(piece, piece.offset + at // HASH_BYTES * BLOCK)
+                self._look_closer(piece.of, piece.offset + at // HASH_BYTES * BLOCK)
 
-    def _look_closer(self, piece: Piece, offset: int) -> None:
-        if self._exact.block_differs(self._directory, self._parent, piece.name, offset, piece.fd):
-            length = min(BLOCK, os.fstat(piece.fd).st_size - offset)
-            self._report.found.add(
-                Difference(
-                    self._directory.name, piece.path, What.CONTENT, "", offset, max(length, 0)
-                )
-            )
+    def _look_closer(self, of: Opened, offset: int) -> None:
+        try:
+            if not self._exact.block_differs(self._directory, self._parent, of.name, offset, of.fd):
+                return
+        except FileNotFoundError:
+            of.gone = True  # where it moved to it is visited once more
+            return
+        length = max(0, min(BLOCK, os.fstat(of.fd).st_size - offset))
+        self._report.found.add(
+            Difference(self._directory.name, of.path, What.CONTENT, "", offset, length)
+        )
 
     def _unreadable(self, path: bytes, err: OSError) -> None:
         reason = err.strerror or str(err)

@@ -11,6 +11,7 @@ copies do. The locks are held for a few system calls.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -86,16 +87,13 @@ class Exact:
     ) -> bool:
         """Whether a block of a file differs. `fd` is open on it, the parent is pinned.
 
-        What is not there under this name any more does not differ. Raises Stopped, OSError.
+        Raises Stopped, FileNotFoundError if it has this name no more, OSError.
         """
         with directory.namespace:
-            try:
-                path = directory.nodes.child_path(parent, name)
-                st = os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
-            except FileNotFoundError:
-                return False
+            path = directory.nodes.child_path(parent, name)
+            st = os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
             if not os.path.samestat(st, os.fstat(fd)):
-                return False
+                raise FileNotFoundError(errno.ENOENT, "another file has the name now")
             with self._still(directory, parent.fd, name):
                 data = os.pread(fd, BLOCK, offset)
                 seq = self._asker.ask(directory, frames.Sum(path, offset, 1, 1))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from haoperator.replica.contents import File
 from haoperator.replica.directory import Directory
 from haoperator.replica.exactly import Exact
 from haoperator.replica.frames import Seen
@@ -26,24 +27,30 @@ class Linking:
         self._exact = exact
         self._mine: dict[int, Name] = {}
         self._theirs: dict[int, Name] = {}
+        self.compared: set[File] = set()
+        """Those whose content was compared."""
 
-    def meet(self, path: bytes, mine: Seen, theirs: Seen) -> tuple[bool, bytes | None]:
-        """A name that both sides have. Returns whether its file was met by another name, and
-        the path that it should mean the same file as on both sides, or on none. Raises Stopped.
+    def file(self, mine: Seen, theirs: Seen) -> File | None:
+        """What is remembered as compared by any one of its names. None: there is only one."""
+        return (mine.inode, theirs.inode) if mine.links > 1 or theirs.links > 1 else None
+
+    def meet(self, path: bytes, mine: Seen, theirs: Seen) -> bytes | None:
+        """A name that both sides have. Returns a path that means the same file as this one on
+        one side only, if there is any. Raises Stopped.
         """
-        if mine.links < 2 and theirs.links < 2:
-            return False, None
+        if self.file(mine, theirs) is None:
+            return None
         if len(self._mine) > MOST_FILES:
-            self._mine.clear()
-            self._theirs.clear()
-        known, other = self._mine.get(mine.inode), self._theirs.get(theirs.inode)
+            for known in (self._mine, self._theirs, self.compared):
+                known.clear()
         wrong = None
-        for met, inode in ((known, theirs.inode), (other, mine.inode)):
+        met_here, met_there = self._mine.get(mine.inode), self._theirs.get(theirs.inode)
+        for met, inode in ((met_here, theirs.inode), (met_there, mine.inode)):
             if met is not None and met[1] != inode and self._contradict(met[0], path):
                 wrong = met[0]
         self._mine[mine.inode] = (path, theirs.inode)
         self._theirs[theirs.inode] = (path, mine.inode)
-        return known is not None and known[1] == theirs.inode, wrong
+        return wrong
 
     def _contradict(self, one: bytes, other: bytes) -> bool:
         (one_here, one_there), (other_here, other_there) = self._exact.paths(

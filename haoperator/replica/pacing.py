@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast a resync may go: as fast as it can while nobody waits, and so that the application
+"""How fast a resync or a verification may go: as fast as it can while nobody waits, and so that the application
 hardly notices while it writes.
 
 Work and rest take turns. How long the application's changes wait for the peer is measured
@@ -39,12 +39,16 @@ class Waits(Protocol):
 
 
 class Pace:
-    """Of one resync. `rate` is the most that it sends, in bytes a second; 0: no bound."""
+    """Of one walk. `rate` is the most that it sends, in bytes a second; 0: no bound.
 
-    def __init__(self, waits: Waits, rate: int = 0) -> None:
+    `least_share`: it rests so many times as long as it works, at least, beside an application.
+    """
+
+    def __init__(self, waits: Waits, rate: int = 0, least_share: float = LEAST_SHARE) -> None:
         self._waits = waits
         self._rate = rate
-        self._share = 1.0
+        self._least_share = least_share
+        self._share = max(1.0, least_share)
         self._working = self._resting = 0.0
         self._began = time.monotonic()
         self._before = waits.waits()
@@ -90,7 +94,7 @@ class Pace:
         if self._working > TOLERATED * self._resting:
             self._share = min(MOST_SHARE, self._share * 1.5)
         elif self._working < NO_DIFFERENCE * self._resting:
-            self._share = max(LEAST_SHARE, self._share / 1.2)
+            self._share = max(self._least_share, self._share / 1.2)
 
 
 def _average(former: float, before: tuple[int, float], after: tuple[int, float]) -> float:

@@ -5,11 +5,6 @@ The rough comparison of a directory is made here and there at different moments,
 a lock, and is conclusive where it says "equal": what nobody touched since is equal then,
 and what somebody touched was forwarded, as a result and not as a request. Whatever
 differs in it is looked at again exactly (exactly.py); only that makes a difference.
-
-A name that moves during the walk is visited once more at its new place, so that nothing
-slips from where the walk was not yet to where it has been. What was made since the walk
-began need not be visited. When no directory is left, only names that wait to be visited
-are still followed: the walk ends, whatever the application does.
 """
 
 from __future__ import annotations
@@ -17,9 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from haoperator.replica import frames
 from haoperator.replica.asking import Asker
@@ -29,37 +22,19 @@ from haoperator.replica.difference import Difference, What
 from haoperator.replica.directory import Directory
 from haoperator.replica.exactly import Exact, Sides
 from haoperator.replica.linking import Linking
+from haoperator.replica.moves import Moves, Work
 from haoperator.replica.nodes import Node
 from haoperator.replica.outgoing import Outgoing
-from haoperator.replica.pace import Pace
+from haoperator.replica.pacing import Pace
 from haoperator.replica.seeing import names_in, see_if_there
 from haoperator.replica.verification import ENTRY_WEIGHT, Verification
 
 SHARE_NAMES = 4096
 """Names of a directory that are compared at a time, on average."""
-MOST_MOVED = 4096
-"""Moved names that wait to be visited. More of them are counted as missed."""
-MOST_TRIES = 8
-"""How often a name is visited that moves again each time meanwhile."""
-MOST_SETTLED = 500_000
-"""Moved files that are remembered as visited. Others are visited after every move."""
+REST_SHARE = 3.0
+"""Beside an application, at most a quarter of the time is spent on comparing."""
 MOVED_A_TURN = 64
 """Moved names that are visited between two directories."""
-
-Key = tuple[int, int]
-"""Directory and inode."""
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A name to visit. `parent` is pinned. The root is its own parent, by the name `.`."""
-
-    directory: Directory
-    parent: Node
-    name: bytes
-    tries: int = 0
-    """Of a name that was moved: how often it was visited."""
-    is_directory: bool = False
 
 
 class Verify:
@@ -77,18 +52,12 @@ class Verify:
         self._asker = asker
         self._report = report
         self._exact = Exact(asker)
-        self._pace = Pace(outgoing.hot, asker)
+        self._pace = Pace(outgoing.hot, least_share=REST_SHARE)
         self._linking = {d.index: Linking(d, self._exact) for d in self._directories}
         self._stack: list[Work] = []
-        self._moved: dict[Key, Work] = {}
-        self._visiting: tuple[Key, int] | None = None
-        """Which of those that moved is being visited, and how often it was before."""
-        self._settled: set[Key] = set()
-        """Moved files that were visited. Whatever has such an inode later was made since."""
-        self._moves = threading.Lock()
-        """Of `_moved`, `_visiting` and `_closing`. Taken after a namespace mutex."""
+        self._moves = Moves(report)
         self._visited: set[int] = set()
-        self._closing = False
+        """Directories, by node ids."""
 
     def run(self) -> None:
         """Raises Stopped, OSError where this side cannot be read."""
@@ -98,11 +67,14 @@ class Verify:
             for directory in self._directories:
                 self._weigh(directory)
             for directory in self._directories:
-                self._visit_name(Work(directory, directory.nodes.root, b"."))
+                self._visit_names(directory, directory.nodes.root, [b"."])
             self._walk()
         finally:
             self._outgoing.follower = None
-            for work in (*self._stack, *self._moved.values()):
+            for directory in self._directories:
+                with directory.namespace:  # whoever tells of a move is through with it
+                    pass
+            for work in (*self._stack, *self._moves):
                 with work.directory.namespace:
                     work.directory.nodes.unpin(work.parent)
 
@@ -117,55 +89,15 @@ class Verify:
                     return
                 if is_directory and node.id in self._visited:
                     return
-            if (directory.index, st.st_ino) in self._settled:
-                return
-            with self._moves:
-                self._follow((directory.index, st.st_ino), directory, parent, name, is_directory)
-
-    def _follow(
-        self, key: Key, directory: Directory, parent: Node, name: bytes, is_directory: bool
-    ) -> None:
-        waits, tries = self._moved.get(key), 0
-        if waits is not None:
-            tries = waits.tries
-        elif self._visiting is not None and self._visiting[0] == key:
-            tries = self._visiting[1] + 1
-        elif self._closing:
-            return
-        if tries == MOST_TRIES or (waits is None and len(self._moved) >= MOST_MOVED):
-            self._report.missed += 1
-            return
-        parent.pins += 1
-        self._moved[key] = Work(directory, parent, name, tries, is_directory)
-        if waits is not None:
-            directory.nodes.unpin(waits.parent)
+            self._moves.follow(Work(directory, parent, name, st.st_ino, is_directory))
 
     def _walk(self) -> None:
-        while self._stack or self._moved:
-            with self._moves:
-                unvisited = any(work.is_directory for work in self._moved.values())
-                self._closing = not self._stack and not unvisited
+        while self._stack or self._moves:
+            self._moves.close_unless(bool(self._stack))
             if self._stack:
                 self._visit_directory(self._stack.pop())
-            for _ in range(min(MOVED_A_TURN, len(self._moved))):
-                self._visit_moved()
-
-    def _visit_moved(self) -> None:
-        with self._moves:
-            key = next(iter(self._moved))
-            work = self._moved.pop(key)
-            self._visiting = key, work.tries
-        try:
-            self._visit_name(work)
-        finally:
-            with work.directory.namespace:
-                work.directory.nodes.unpin(work.parent)
-            with self._moves:
-                self._visiting = None
-                stayed = key not in self._moved and not work.is_directory
-                if stayed and len(self._settled) < MOST_SETTLED:
-                    self._settled.add(key)
-        self._pace.rest()
+            with self._moves.some(MOVED_A_TURN) as moved:
+                self._visit_moved(moved)
 
     def _weigh(self, directory: Directory) -> None:
         """How much there is to compare; what cannot be read is found later."""
@@ -181,11 +113,24 @@ class Verify:
                         elif entry.is_file(follow_symlinks=False):
                             weight += entry.stat(follow_symlinks=False).st_size
             self._report.weight += weight
-            self._pace.rest()
+            self._rest()
 
-    def _visit_name(self, work: Work) -> None:
-        both = self._exact.names(work.directory, work.parent, [work.name])
-        self._judge(work.directory, work.parent, both)
+    def _rest(self) -> None:
+        """After a piece of work, which takes some ten milliseconds. Raises Stopped."""
+        self._pace.rest()
+        self._asker.check()
+
+    def _visit_moved(self, moved: Iterable[Work]) -> None:
+        """Those in one directory together."""
+        by_parent: dict[int, list[Work]] = {}
+        for work in moved:
+            by_parent.setdefault(work.parent.id, []).append(work)
+        for works in by_parent.values():
+            one = works[0]
+            self._visit_names(one.directory, one.parent, [work.name for work in works])
+
+    def _visit_names(self, directory: Directory, parent: Node, names: list[bytes]) -> None:
+        self._judge(directory, parent, self._exact.names(directory, parent, names))
 
     def _visit_directory(self, work: Work) -> None:
         directory = work.directory
@@ -240,7 +185,7 @@ class Verify:
         }
         doubtful = [name for name, sides in both.items() if not alike(*sides)]
         both.update(self._exact.names(directory, node, doubtful))
-        self._pace.rest()
+        self._rest()
         self._judge(directory, node, both)
 
     def _judge(self, directory: Directory, parent: Node, both: dict[bytes, Sides]) -> None:
@@ -249,8 +194,9 @@ class Verify:
             above = directory.nodes.path(parent)
         if above is None:
             return
+        linking = self._linking[directory.index]
         contents = Contents(
-            directory, parent, self._asker, self._exact, self._report, self._pace.rest
+            directory, parent, self._asker, self._report, linking.compared, self._rest
         )
         try:
             for name, (mine, theirs) in both.items():
@@ -264,14 +210,12 @@ class Verify:
                     self._push(Work(directory, parent, name))
                     continue
                 self._report.files += 1
-                known, wrong = self._linking[directory.index].meet(path, mine, theirs)
+                wrong = linking.meet(path, mine, theirs)
                 if wrong is not None:
                     detail = f"one file with {os.fsdecode(wrong)!r} on one side only"
                     self._report.found.add(Difference(directory.name, path, What.LINKS, detail))
-                if stat.S_ISREG(mine.mode) and not known:
-                    contents.add(name, path)
-                elif stat.S_ISREG(mine.mode):
-                    self._report.weighed += mine.size
+                if stat.S_ISREG(mine.mode):
+                    contents.add(name, path, linking.file(mine, theirs))
             contents.finish()
         finally:
             contents.close()

@@ -9,16 +9,13 @@ import os
 import random
 import stat
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from haoperator.replica._hotpath import HotPath, fallocate
-from haoperator.replica.asking import Asker
-from haoperator.replica.pace import Pace
+from haoperator.replica._hotpath import fallocate
 from tests.replica.pair import Node, Pair, wait_for
 from tests.replica.test_noted import retire_everything
 from tests.replica.test_posix import KEEP_SIZE, PUNCH_HOLE
@@ -332,6 +329,21 @@ def test_names_that_are_linked_otherwise_are_found(synced: Pair) -> None:
     assert {what for _, what in found(verified(a))} == {"links"}
 
 
+def test_content_of_a_file_with_several_names_is_compared_once(synced: Pair) -> None:
+    a, b = synced.a, synced.b
+    (a.path / "one").write_bytes(os.urandom(3 * MIB))
+    for name in ("two", "three"):
+        (a.path / name).hardlink_to(a.path / "one")
+        (a.path / f"sub-{name}").mkdir()
+        (a.path / f"sub-{name}" / "more").hardlink_to(a.path / "one")
+    result = verified(a)
+    assert found(result) == set()
+    assert result["files"] == 5
+    assert result["bytes"] <= 3 * 3 * MIB  # those in one directory are asked for together
+    flip_a_bit(b.backing / "two", MIB)
+    assert {what for _, what in found(verified(a))} == {"content"}
+
+
 def test_many_names_in_one_directory(synced: Pair) -> None:
     """More than are compared at a time, and more than fit in one answer."""
     a, b = synced.a, synced.b
@@ -452,41 +464,6 @@ def test_nothing_is_left_behind(synced: Pair) -> None:
     for _ in range(3):
         assert found(verified(a)) == set()
     assert descriptors() == before
-
-
-class Busy:
-    """A stream on which others sent `sent` frames, and a verification that rests."""
-
-    def __init__(self) -> None:
-        self.sent = 0
-        self.asked = 0
-        self.rests: list[float] = []
-
-    def state(self) -> dict[str, int]:
-        return {"sent": self.sent}
-
-    def rest(self, seconds: float) -> None:
-        self.rests.append(seconds)
-
-    def check(self) -> None: ...
-
-
-def test_rests_three_times_as_long_as_it_works_while_others_write(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    now = [100.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    busy = Busy()
-    pace = Pace(cast(HotPath, busy), cast(Asker, busy))
-    now[0] += 2.0
-    busy.sent += 5  # its own questions
-    busy.asked += 5
-    pace.rest()
-    assert busy.rests == []
-    now[0] += 2.0
-    busy.sent += 1
-    pace.rest()
-    assert busy.rests == [6.0]
 
 
 def test_repair_holds_although_the_standby_had_it_in_memory_only(synced: Pair) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from haoperator.replica import pacing
 from haoperator.replica.pacing import BLOCKS, BLOCKS_BESIDE, Pace
+from haoperator.replica.verify import REST_SHARE
 
 
 class World:
@@ -86,3 +87,14 @@ def test_rate_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         world.work(0.001)
         pace.rest()
     assert 6.0 < world.now - began < 7.0
+
+
+def test_verification_takes_a_quarter_of_the_time_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(beside_work=1e-4, beside_rest=1e-4, changes_per_second=1000)
+    monkeypatch.setattr(pacing, "time", world)
+    pace = Pace(world, least_share=REST_SHARE)
+    began = world.now
+    for _ in range(100):
+        world.work(0.02)
+        pace.rest()
+    assert world.rested / (world.now - began) >= 0.75
