@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast a resync or a verification may go: as fast as it can while nobody waits, and so that the application
-hardly notices while it writes.
+"""How fast a walk may go, of a resync or a verification: as fast as it can while nobody
+waits, and so that the application hardly notices while it writes.
 
 Work and rest take turns. How long the application's changes wait for the peer is measured
 in both; rests get longer while they wait more than `TOLERATED` times as long during work,
@@ -41,14 +41,19 @@ class Waits(Protocol):
 class Pace:
     """Of one walk. `rate` is the most that it sends, in bytes a second; 0: no bound.
 
-    `least_share`: it rests so many times as long as it works, at least, beside an application.
+    `shares`: beside an application it rests so many times as long as it works, least and most.
     """
 
-    def __init__(self, waits: Waits, rate: int = 0, least_share: float = LEAST_SHARE) -> None:
+    def __init__(
+        self,
+        waits: Waits,
+        rate: int = 0,
+        shares: tuple[float, float] = (LEAST_SHARE, MOST_SHARE),
+    ) -> None:
         self._waits = waits
         self._rate = rate
-        self._least_share = least_share
-        self._share = max(1.0, least_share)
+        self._least_share, self._most_share = shares
+        self._share = max(1.0, self._least_share)
         self._working = self._resting = 0.0
         self._began = time.monotonic()
         self._before = waits.waits()
@@ -92,7 +97,7 @@ class Pace:
         if not self._resting:
             return
         if self._working > TOLERATED * self._resting:
-            self._share = min(MOST_SHARE, self._share * 1.5)
+            self._share = min(self._most_share, self._share * 1.5)
         elif self._working < NO_DIFFERENCE * self._resting:
             self._share = max(self._least_share, self._share / 1.2)
 

@@ -31,8 +31,9 @@ from haoperator.replica.verification import ENTRY_WEIGHT, Verification
 
 SHARE_NAMES = 4096
 """Names of a directory that are compared at a time, on average."""
-REST_SHARE = 3.0
-"""Beside an application, at most a quarter of the time is spent on comparing."""
+REST_SHARES = (3.0, 4.0)
+"""Beside an application, a quarter to a fifth of the time is spent on comparing. It is to come
+to an end, too, where the application would rather have all of the time."""
 MOVED_A_TURN = 64
 """Moved names that are visited between two directories."""
 
@@ -52,7 +53,7 @@ class Verify:
         self._asker = asker
         self._report = report
         self._exact = Exact(asker)
-        self._pace = Pace(outgoing.hot, least_share=REST_SHARE)
+        self._pace = Pace(outgoing.hot, shares=REST_SHARES)
         self._linking = {d.index: Linking(d, self._exact) for d in self._directories}
         self._stack: list[Work] = []
         self._moves = Moves(report)

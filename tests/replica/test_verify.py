@@ -161,7 +161,7 @@ def fidgeting(root: Path, seeds: range) -> Iterator[None]:
 def test_equal_under_churn(synced: Pair) -> None:
     """No concurrent change of content, attributes or names looks like a difference."""
     a = synced.a
-    fill(a.path, files=20)
+    fill(a.path, files=7)
     for turn in range(ROUNDS):
         seeds = range(2 * turn, 2 * turn + 2)
         with (
