@@ -240,14 +240,40 @@ static void track(const HotPath *hot, struct slot *slot, uint64_t offset, size_t
 			slot->changed_all = true;
 }
 
-static int write_here(int fd, struct write_frame *frame, const char *data, size_t size,
-		      bool kill_suidgid, ssize_t *written)
+/* Write as much as possible; what went wrong with the rest, 0 if there is none. */
+static int write_whole(int fd, const char *data, size_t size, off_t offset, size_t *written)
 {
-	struct stat st;
-	ssize_t n = pwrite(fd, data, size, (off_t)frame->offset);
+	while (*written < size) {
+		ssize_t n = pwrite(fd, data + *written, size - *written,
+				   offset + (off_t)*written);
 
-	if (n < 0)
-		return errno == EBADF ? EPERM : errno;
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n ? (errno == EBADF ? EPERM : errno) : EIO;
+		*written += (size_t)n;
+	}
+	return 0;
+}
+
+static int write_here(int fd, struct write_frame *frame, const char *data, size_t size,
+		      bool kill_suidgid, bool keep_times, size_t *written)
+{
+	struct stat st, before;
+
+	if (keep_times && fstat(fd, &before))
+		return errno;
+	int error = write_whole(fd, data, size, (off_t)frame->offset, written);
+	if (error && !*written)
+		return error;
+	frame->mtime_ns = NO_TIME;
+	if (keep_times) {
+		/* the SETATTR that brings the time may have come before the data */
+		struct timespec times[2] = { { 0, UTIME_OMIT }, before.st_mtim };
+
+		if (futimens(fd, times))
+			return errno;
+	}
 	if (fstat(fd, &st))
 		return errno;
 	if (kill_suidgid) {
@@ -260,8 +286,7 @@ static int write_here(int fd, struct write_frame *frame, const char *data, size_
 			frame->mode = kept;
 	}
 	frame->mtime_ns = st.st_mtim.tv_sec * 1000000000LL + st.st_mtim.tv_nsec;
-	*written = n;
-	return 0;
+	return error;
 }
 
 static void attributes_changed(int fuse_fd, uint64_t node)
@@ -281,7 +306,7 @@ static enum outcome do_write(HotPath *hot, int fuse_fd, int directory,
 	struct fuse_write_in in;
 	struct stripe *stripe = stripe_of(hot, head->nodeid);
 	const char *data = (const char *)(head + 1) + sizeof(in);
-	ssize_t written = 0;
+	size_t written = 0;
 
 	memcpy(&in, head + 1, sizeof(in));
 	if (in.size > MAX_DATA || head->len < sizeof(*head) + sizeof(in) + in.size ||
@@ -304,19 +329,24 @@ static enum outcome do_write(HotPath *hot, int fuse_fd, int directory,
 					       .directory = (uint16_t)directory,
 					       .node = head->nodeid },
 				     .offset = in.offset };
+	bool keep_times = directory >= 0 && directory < MOST_DIRECTORIES &&
+			  hot->kernel_times[directory];
 	int error = write_here(slot->fd, &frame, data, in.size,
-			       in.write_flags & KILL_SUIDGID, &written);
+			       in.write_flags & KILL_SUIDGID, keep_times, &written);
+	/* The kernel does not look at how much of its cache was written, a caller does. */
+	if (written && !(in.write_flags & FUSE_WRITE_CACHE))
+		error = 0;
 	struct fuse_write_out out = { .size = (uint32_t)written };
-	bool local_only = slot->bound == BOUND_NEVER;
-	if (!error && !local_only)
-		stream_submit(&hot->stream, 0, &frame.head, sizeof(frame), data, (size_t)written,
-			      fuse_fd, head->unique, &out, sizeof(out));
+	bool send = slot->bound != BOUND_NEVER && (written || !error);
+	if (send)
+		stream_submit(&hot->stream, 0, &frame.head, sizeof(frame), data, written,
+			      error ? -1 : fuse_fd, head->unique, &out, sizeof(out));
 	pthread_mutex_unlock(&stripe->lock);
 	if (error)
 		fuse_answer(fuse_fd, head->unique, error, NULL, 0);
-	else if (local_only)
+	else if (!send)
 		fuse_answer(fuse_fd, head->unique, 0, &out, sizeof(out));
-	else
+	if (send)
 		stream_flush(&hot->stream);
 	gate_leave(&hot->gate);
 	if (frame.mode)
@@ -340,9 +370,10 @@ static enum outcome do_fsync(HotPath *hot, int fuse_fd, int directory,
 		if (open)
 			begin_use(stripe, &use, known->fd);
 		pthread_mutex_unlock(&stripe->lock);
-		int failed = open && fsync(use.fd) ? errno : 0;
-		if (open)
-			end_use(stripe, &use);
+		if (!open)
+			return FOR_PYTHON;
+		int failed = fsync(use.fd) ? errno : 0;
+		end_use(stripe, &use);
 		fuse_answer(fuse_fd, head->unique, failed, NULL, 0);
 		return DONE;
 	}
@@ -752,6 +783,21 @@ static PyObject *hot_drop(HotPath *hot, PyObject *args)
 	return PyLong_FromLong(fd);
 }
 
+/* Before the first write of a directory: who tells the time of its changes. */
+static PyObject *hot_set_kernel_times(HotPath *hot, PyObject *args)
+{
+	int directory, kernel;
+
+	if (!PyArg_ParseTuple(args, "ip", &directory, &kernel))
+		return NULL;
+	if (directory < 0 || directory >= MOST_DIRECTORIES) {
+		PyErr_SetString(PyExc_ValueError, "too many directories");
+		return NULL;
+	}
+	hot->kernel_times[directory] = kernel;
+	Py_RETURN_NONE;
+}
+
 static PyObject *hot_attach(HotPath *hot, PyObject *args)
 {
 	struct stream *s = &hot->stream;
@@ -1020,7 +1066,7 @@ static PyMethodDef hot_methods[] = {
 	METHOD(submit_fsync, METH_VARARGS), METHOD(post, METH_VARARGS),
 	METHOD(flush, METH_NOARGS),	   METHOD(receive, METH_VARARGS),
 	METHOD(wait_acked, METH_VARARGS),  METHOD(wait_synced, METH_VARARGS),
-	METHOD(release, METH_VARARGS),
+	METHOD(release, METH_VARARGS),	   METHOD(set_kernel_times, METH_VARARGS),
 	METHOD(heard, METH_NOARGS),	   METHOD(waits, METH_NOARGS),
 		   METHOD(state, METH_NOARGS),	   { NULL, NULL, 0, NULL },
 };

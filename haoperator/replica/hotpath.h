@@ -109,6 +109,8 @@ struct slot {
 #define ZONE_BYTES (4u * 1024 * 1024)
 #define BLOCK_BYTES (64u * 1024)
 
+#define MOST_DIRECTORIES 256
+
 /* A descriptor that a thread uses without the node lock; lies on that thread's stack. */
 struct use {
 	struct use *next;
@@ -130,6 +132,8 @@ typedef struct {
 	uint64_t period; /* of the intent log; both change only while no change is in flight */
 	uint64_t tracking; /* 0: the peer has everything */
 	struct stripe stripes[STRIPES];
+	/* By directory: its kernel caches writes, and tells the time of change by SETATTR. */
+	bool kernel_times[MOST_DIRECTORIES];
 } HotPath;
 
 /* stream.c */
