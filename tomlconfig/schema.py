@@ -108,10 +108,10 @@ _REPLICATE = Table(
         Key(
             "durability",
             v.TEXT,
-            "when a write returns: `write`, when the peer has it too",
+            "when a write returns: `write`, when the peer has it too; `fsync`, at once, and fsync "
+            "returns when it is on disk on both nodes",
             default="write",
-            choices=("write",),
-            choices_later=("fsync",),
+            choices=("write", "fsync"),
         ),
         later("docker_volume", "a named Docker volume instead of a path"),
         later("exclude", "patterns of names that are not replicated", "ignore"),
