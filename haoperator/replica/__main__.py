@@ -19,7 +19,6 @@ from haoperator.lean.configuration import CONFIGURATION, EXIT_MISCONFIGURED  # n
 from haoperator.replica.limits import raise_limits  # noqa: E402
 from haoperator.replica.service import Service, settings_of  # noqa: E402
 from haoperator.replica.settings import Settings  # noqa: E402
-from haoperator.systemd import notify  # noqa: E402
 from haoperator.systemd.bus import NameTaken  # noqa: E402
 from tomlconfig import ConfigError, load  # noqa: E402
 
@@ -28,15 +27,10 @@ log = logging.getLogger("haoperator.replica")
 
 async def serve(settings: Settings) -> None:
     """Run the service until SIGTERM. Raises what ends it otherwise."""
+    service = Service(settings)
     for ending in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(ending, _leave)
-    await Service(settings).run()
-
-
-def _leave() -> None:
-    """At once: threads wait in the kernel for requests, and the mounts live on without us."""
-    notify.stopping()
-    os._exit(0)
+        asyncio.get_running_loop().add_signal_handler(ending, service.leave)
+    await service.run()
 
 
 def main() -> int:

@@ -65,6 +65,7 @@ class Init(IntFlag):
     BIG_WRITES = 1 << 5
     DONT_MASK = 1 << 6
     ASYNC_DIO = 1 << 15
+    WRITEBACK_CACHE = 1 << 16
     PARALLEL_DIROPS = 1 << 18
     POSIX_ACL = 1 << 20
     MAX_PAGES = 1 << 22
@@ -118,6 +119,7 @@ ACL_ACCESS = "system.posix_acl_access"
 
 NOTIFY_INVAL_INODE = 2
 NOTIFY_INVAL_ENTRY = 3
+NOTIFY_STORE = 4
 NOTIFY_RESEND = 7
 
 IN_HEADER = struct.Struct("<IIQQIIIHH")
@@ -152,6 +154,7 @@ STATFS_OUT = struct.Struct("<QQQQQIIII24x")
 DIRENT = struct.Struct("<QQII")
 INVAL_INODE = struct.Struct("<Qqq")
 INVAL_ENTRY = struct.Struct("<QII")
+STORE = struct.Struct("<QQII")
 
 
 class Header(NamedTuple):

@@ -52,7 +52,7 @@ def judge(
         return Verdict(refuse="stranger", reason=f"{said['node']} is not my peer")
     if role is not Role.SECONDARY:
         return Verdict(refuse="not-standby", reason=f"{settings.node} is {role}")
-    if said["directories"] != [name for name, _ in settings.directories]:
+    if said["directories"] != [directory.name for directory in settings.directories]:
         return Verdict(refuse="configuration", reason="the two configurations differ")
     if not complete:
         return Verdict(refuse="not-mounted", reason=f"{settings.node} has not mounted all yet")

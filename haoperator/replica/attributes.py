@@ -49,6 +49,7 @@ def setattr_(directory: Directory, header: abi.Header, body: bytes) -> Change:
         directory.tracker.content(node, min(sizes), max(sizes))
     else:
         directory.tracker.attributes(node)
+    before = os.fstat(node.fd)
     _set_owner(node, valid, fields[13], fields[14])
     if valid & Valid.MODE:
         os.chmod(node.magic, stat.S_IMODE(fields[11]))
@@ -57,6 +58,8 @@ def setattr_(directory: Directory, header: abi.Header, body: bytes) -> Change:
     if valid & Valid.KILL_SUIDGID:
         _kill_suidgid(node)
     _set_times(node, valid, fields)
+    if valid & Valid.SIZE and not valid & Valid.MTIME:
+        _leave_time_to_kernel(directory, node, before)
     st = os.fstat(node.fd)
     answer = abi.pack_attr_out(st, directory.cache_seconds)
     if address is None:
@@ -90,6 +93,12 @@ def _set_times(node: Node, valid: int, fields: tuple[int, ...]) -> None:
     _hotpath.set_times(node.fd, atime, mtime)
 
 
+def _leave_time_to_kernel(directory: Directory, node: Node, before: os.stat_result) -> None:
+    """A kernel that caches writes says itself, and later, when a file was changed."""
+    if directory.caches_writes:
+        _hotpath.set_times(node.fd, None, before.st_mtime_ns)
+
+
 def _results(path: bytes, valid: int, st: os.stat_result) -> frames.Setattr:
     if valid & (Valid.UID | Valid.GID | Valid.KILL_SUIDGID) and not stat.S_ISLNK(st.st_mode):
         valid |= Valid.MODE
@@ -116,7 +125,9 @@ def fallocate(directory: Directory, header: abi.Header, body: bytes) -> Change:
     if mode & MOVES_THE_REST:
         end = max(end, os.fstat(fd).st_size + length)
     directory.tracker.content(node, offset, end)
+    before = os.fstat(fd)
     _hotpath.fallocate(fd, mode, offset, length)
+    _leave_time_to_kernel(directory, node, before)
     frame = frames.Fallocate(mode, offset, length, os.fstat(fd).st_mtime_ns)
     return node.id, frame if bound else None, b""
 

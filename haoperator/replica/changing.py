@@ -27,6 +27,7 @@ def serve(directory: Directory, header: abi.Header, body: bytes, request: bytes)
             fsyncdir(directory, header)
             return
         with directory.namespace, _order(directory, header):
+            directory.nodes.current(header.node)
             node, frame, answer = HANDLERS[header.opcode](directory, header, body)
             if frame is None or not directory.outgoing.attached:
                 hot.answer(directory.fuse_fd, header.unique, 0, answer)

@@ -12,10 +12,11 @@ import threading
 from collections.abc import Callable
 
 from haoperator.core.status import Role
-from haoperator.replica import _hotpath, abi, changing, reading
+from haoperator.replica import _hotpath, abi, changing, reading, sizes
+from haoperator.replica.flushing import Held
 from haoperator.replica.intent import IntentLog
 from haoperator.replica.limits import Crowd
-from haoperator.replica.nodelog import LoggedName, NodeLog
+from haoperator.replica.nodelog import LoggedName, Names, NodeLog
 from haoperator.replica.nodes import Node, NodeIds, NodeTable
 from haoperator.replica.outgoing import Outgoing, Phase
 from haoperator.replica.tracking import Tracker
@@ -33,7 +34,8 @@ class Directory:
     """A mount and the tree below it.
 
     `namespace` is the mutex under which names change here and on the stream. `root_fd`
-    was opened before the mount and leads below it.
+    was opened before the mount and leads below it. `may_cache_writes` is what the
+    configuration says, `caches_writes` what the kernel does with this mount (INIT).
     """
 
     def __init__(
@@ -48,6 +50,8 @@ class Directory:
         node_log: NodeLog,
         intent_log: IntentLog,
         crowd: Crowd,
+        *,
+        may_cache_writes: bool = False,
     ) -> None:
         self.name = name
         self.path = path
@@ -64,6 +68,12 @@ class Directory:
         self.tracker = Tracker(name, self.nodes, self.hot, intent_log)
         self.primary = False
         self.accepts_writers = False
+        self.may_cache_writes = may_cache_writes
+        self.caches_writes = False
+        self._former_last = 0
+        self._kept_from_use: dict[int, int] = {}
+        self.opened_to_read: set[Node] = set()
+        """On a standby whose kernel caches writes."""
         self.listings = reading.Listings()
         self._lingering: list[Node] = []
         self._alive = THREADS
@@ -99,6 +109,46 @@ class Directory:
         if fd >= 0:
             os.close(fd)
 
+    def keep_from_use(self, node: Node) -> None:
+        """The data path does not find its descriptor any more. It stays open while the node
+        lives: somebody may be reading from it."""
+        fd = self.hot.set_fd(node.id, -1)
+        if fd >= 0:
+            self._kept_from_use[node.id] = fd
+
+    def agreed(self, minor: int, *, caches_writes: bool) -> None:
+        """INIT: a new mount begins."""
+        self._let_cache_writes(caches_writes)
+        self.log.begin(minor, writeback=caches_writes)
+
+    def _let_cache_writes(self, caches_writes: bool) -> None:
+        if caches_writes != self.may_cache_writes:
+            log.warning(
+                "%s: the kernel %s writes until it is mounted anew",
+                self.name,
+                "caches" if caches_writes else "does not cache",
+            )
+        self.caches_writes = caches_writes
+        self.hot.set_kernel_times(self.index, caches_writes)
+
+    def held_back(self) -> Held | None:
+        """Where the kernel may have something that was written and not been here yet.
+
+        Only a file that is open can have such pages. After a restart it is not known which are.
+        """
+        if not self.caches_writes:
+            return None
+        with self.namespace:
+            paths = [
+                self.nodes.path(node)
+                for node in self.nodes
+                if node.regular
+                and not node.former
+                and (node.writers or node.id <= self._former_last)
+            ]
+        files = [path for path in paths if path]
+        return Held(self.path, files) if files else None
+
     def require_nameless(self, node: Node) -> None:
         """A node without a known name must not be named: else the peer would miss a change."""
         if self.outgoing.phase is Phase.SYNCED and os.fstat(node.fd).st_nlink:
@@ -123,8 +173,10 @@ class Directory:
         with self.namespace:
             if role is Role.PRIMARY:
                 self.nodes.revalidate()
-            elif role is Role.SECONDARY:
+            elif role is Role.SECONDARY and not self.caches_writes:
                 self._lingering = [node for node in self.nodes if node.opens and node.regular]
+            if self.caches_writes:
+                sizes.change_of_role(self, role)
             self.primary = role is Role.PRIMARY
             self.accepts_writers = role is not Role.SECONDARY
 
@@ -132,8 +184,10 @@ class Directory:
         """Drop the page cache of files that were opened when this node was primary.
 
         Their handles read through the page cache for as long as they are open; what
-        they show is at most one pulse old.
+        they show is at most one pulse old. With write caches there are none (sizes.py).
         """
+        if self.caches_writes:
+            sizes.tell_growth(self)
         self._lingering = [node for node in self._lingering if node.opens]
         for node in self._lingering:
             self.notify(abi.NOTIFY_INVAL_INODE, abi.INVAL_INODE.pack(node.id, 0, 0))
@@ -157,7 +211,9 @@ class Directory:
                     (node.id, LoggedName(*name, node.key[1]))
                     for node in self.nodes
                     for name in node.names
+                    if not node.dead
                 ],
+                [node.id for node in self.nodes if node.former and not node.dead],
             )
 
     def _forget_name(self, parent: int, name: bytes) -> None:
@@ -185,32 +241,35 @@ class Directory:
             else:
                 self._read(header, body)
         except OSError as err:
-            self._answer(header, err.errno or errno.EIO)
+            self.answer(header, err.errno or errno.EIO)
         except Exception:
             log.exception("%s: request %d failed", self.name, header.opcode)
-            self._answer(header, errno.EIO)
+            self.answer(header, errno.EIO)
 
     def _read(self, header: abi.Header, body: bytes) -> None:
         handler = reading.HANDLERS.get(header.opcode)
         if handler is None:
-            self._answer(header, errno.ENOSYS)
+            self.answer(header, errno.ENOSYS)
             return
         answer = handler(self, header, body)
         if answer is not None:
-            self._answer(header, 0, answer)
+            self.answer(header, 0, answer)
 
-    def _answer(self, header: abi.Header, error: int, data: bytes = b"") -> None:
+    def answer(self, header: abi.Header, error: int, data: bytes = b"") -> None:
         self.hot.answer(self.fuse_fd, header.unique, error, data)
 
     def _prepare(self, header: abi.Header, request: bytes) -> None:
         """Give the data path what it lacks for this request, then let it do it."""
-        changes = header.opcode != abi.Op.READ
+        changes = header.opcode == abi.Op.WRITE or (
+            header.opcode == abi.Op.FSYNC and self.accepts_writers
+        )
         for _ in range(100):
             if changes and not self.hot.enter(self.fuse_fd, self.index, request):
                 return
             try:
                 with self.namespace:
-                    node = self.nodes.get(header.node)
+                    nodes = self.nodes
+                    node = nodes.current(header.node) if changes else nodes.get(header.node)
                     self.data_fd(node)
                     if changes:
                         self.outgoing.bind(self, node)
@@ -230,9 +289,10 @@ class Directory:
 
     def _dropped(self, node: Node) -> None:
         self.outgoing.dropped(self, node)
-        fd = self.hot.drop(node.id)
-        if fd >= 0:
-            os.close(fd)
+        self.opened_to_read.discard(node)
+        for fd in (self.hot.drop(node.id), self._kept_from_use.pop(node.id, -1)):
+            if fd >= 0:
+                os.close(fd)
 
     def _serve(self) -> None:
         _hotpath.own_umask()
@@ -254,9 +314,9 @@ class Directory:
         """After the unmount: give back what the directory held."""
         self.hot.forget_fuse(self.fuse_fd)
         for node in self.nodes:
-            fd = self.hot.drop(node.id)
-            if fd >= 0:
-                os.close(fd)
+            for fd in (self.hot.drop(node.id), self._kept_from_use.pop(node.id, -1)):
+                if fd >= 0:
+                    os.close(fd)
             if node is not self.nodes.root:
                 os.close(node.fd)
         self.log.close(remove=True)
@@ -266,19 +326,22 @@ class Directory:
     def restore(self) -> None:
         """Take up the nodes of a former process on the same mount, as far as names lead."""
         former = self.log.replay()
-        if former is not None:
-            for node in former.nodes:
-                self._restore(node, former.nodes, set())
+        if former is None:
+            return
+        self._let_cache_writes(former.writeback)
+        self._former_last = former.last
+        for node in former.nodes:
+            self._restore(node, former, set())
+        if self.caches_writes and not former.wrote:
+            sizes.give_up_all(self)  # what the kernel was told is not known
 
-    def _restore(
-        self, node_id: int, logged: dict[int, list[LoggedName]], asked: set[int]
-    ) -> Node | None:
+    def _restore(self, node_id: int, former: Names, asked: set[int]) -> Node | None:
         known = self.nodes.known(node_id)
         if known is not None or node_id in asked:
             return known
         asked.add(node_id)
-        for parent_id, name, inode in logged.get(node_id, ()):
-            parent = self._restore(parent_id, logged, asked)
+        for parent_id, name, inode in former.nodes.get(node_id, ()):
+            parent = self._restore(parent_id, former, asked)
             if parent is None or not stat.S_ISDIR(parent.kind):
                 continue
             try:
@@ -288,7 +351,10 @@ class Directory:
             if os.fstat(fd).st_ino != inode:
                 os.close(fd)
                 continue
-            node, _ = self.nodes.adopt(fd, node_id)
+            if node_id in former.given_up:
+                node = self.nodes.adopt_former(fd, node_id)
+            else:
+                node, _ = self.nodes.adopt(fd, node_id)
             if node.id == node_id:
                 node.lookups = 1  # how many the kernel holds is not known: one FORGET ends it
                 self.nodes.add_name(node, parent, name)

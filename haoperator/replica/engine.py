@@ -23,7 +23,7 @@ from haoperator.replica.outgoing import Outgoing
 from haoperator.replica.periods import Periods
 from haoperator.replica.primary import PrimarySide
 from haoperator.replica.record import RecordStore
-from haoperator.replica.settings import Settings
+from haoperator.replica.settings import ReplicatedDirectory, Settings
 from haoperator.replica.standby import StandbySide
 from haoperator.replica.standing import Refused, Standing
 
@@ -93,15 +93,17 @@ class Engine:
 
     def directories_json(self) -> str:
         """The bus property `Directories`."""
-        return json.dumps([self._describe(name, path) for name, path in self.settings.directories])
+        return json.dumps([self._describe(each) for each in self.settings.directories])
 
-    def _describe(self, name: str, path: str) -> dict[str, Any]:
+    def _describe(self, directory: ReplicatedDirectory) -> dict[str, Any]:
+        name = directory.name
         side = self._primary if self.role is Role.PRIMARY else self._standby
         progress = side.progress.get(name, Progress())
         synced = self.stream in (Stream.SYNCED, Stream.HANDED_OVER)
         return {
             "name": name,
-            "path": path,
+            "path": directory.path,
+            "durability": directory.durability.value,
             "mounted": name in self._mounts,
             "state": self.stream.value,
             "out_of_sync_bytes": 0 if synced else max(0, progress.total - progress.compared),
@@ -238,9 +240,22 @@ class Engine:
         self._standing.say(stream=Stream.ALONE)
         self._gate.open()
 
+    def flush(self) -> None:
+        """Before leaving in order: what was written and not synced is lost in a crash only.
+
+        Bounded. While changes wait for a decision they cannot be flushed.
+        """
+
+        def worth_it() -> bool:
+            return self.role is Role.PRIMARY and self.stream is not Stream.HELD
+
+        if worth_it():
+            self._mounts.flush(worth_it)
+
     def become_secondary(self) -> None:
         """Raises Stuck while a change hangs in the backing file system."""
         standing = self._standing
+        self.flush()
         with standing.decide:
             if self.role is Role.SECONDARY:
                 return

@@ -101,21 +101,23 @@ def create(directory: Directory, header: abi.Header, body: bytes) -> Change:
     except FileExistsError:
         if flags & os.O_EXCL and not resent(header):
             raise
-        return _open_existing(directory, parent, name)
+        return _open_existing(directory, parent, name, flags)
     node, frame, entry = _made(directory, header, parent, name, path)
     old = directory.hot.set_fd(node.id, fd)
     if old >= 0:
         os.close(old)
     node.opens += 1
+    node.writers += reading.writes(flags)
     directory.outgoing.bound(node)
     return node.id, frame, entry + reading.open_answer(directory)
 
 
-def _open_existing(directory: Directory, parent: Node, name: bytes) -> Change:
+def _open_existing(directory: Directory, parent: Node, name: bytes, flags: int) -> Change:
     node, st = directory.nodes.look(parent, name)
     directory.data_fd(node)
     node.lookups += 1
     node.opens += 1
+    node.writers += reading.writes(flags)
     entry = abi.pack_entry(node.id, st, directory.cache_seconds)
     return 0, None, entry + reading.open_answer(directory)
 
@@ -137,6 +139,7 @@ def tmpfile(directory: Directory, header: abi.Header, body: bytes) -> Change:
     directory.hot.set_fd(node.id, fd)
     node.lookups += 1
     node.opens += 1
+    node.writers += 1
     directory.outgoing.bound(node)
     frame = frames.Tmpfile(path, st.st_mode, st.st_uid, st.st_gid, st.st_mtime_ns)
     entry = abi.pack_entry(node.id, st, directory.cache_seconds)

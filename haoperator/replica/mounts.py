@@ -7,11 +7,12 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from haoperator.core.status import Role
 from haoperator.replica.directory import Directory
+from haoperator.replica.flushing import flush
 from haoperator.replica.intent import IntentLog
 from haoperator.replica.limits import Crowd
 from haoperator.replica.nodelog import NodeLog
@@ -19,6 +20,7 @@ from haoperator.replica.nodes import NodeIds
 from haoperator.replica.outgoing import Outgoing
 from haoperator.replica.settings import Settings
 from haoperator.replica.standing import Refused
+from tomlconfig.model import Durability
 
 REST_SECONDS = 0.05
 """Between two times of letting go: what is in use cannot be let go of, however often one tries."""
@@ -51,7 +53,7 @@ class Mounts:
     @property
     def names(self) -> list[str]:
         """All that are configured."""
-        return [name for name, _ in self._settings.directories]
+        return [directory.name for directory in self._settings.directories]
 
     @property
     def complete(self) -> bool:
@@ -63,7 +65,6 @@ class Mounts:
             raise Refused(f"no [replicate.{name}] in the configuration")
         if name in self._by_name:
             raise Refused(f"{name} is mounted already")
-        node_log = NodeLog(self._log_path(name))
         index = self.names.index(name)
         directory = Directory(
             name,
@@ -73,9 +74,10 @@ class Mounts:
             root_fd,
             self._outgoing,
             self._ids,
-            node_log,
+            NodeLog(self._log_path(name)),
             self._intent_log,
             self._crowd,
+            may_cache_writes=self._settings.directories[index].durability is Durability.FSYNC,
         )
         self._by_name[name] = directory
         return directory
@@ -117,6 +119,11 @@ class Mounts:
                 directory.forget_caches()
             except OSError as err:
                 log.warning("%s: %s", directory.name, err.strerror)
+
+    def flush(self, worth_it: Callable[[], bool]) -> bool:
+        """Bring to safety what the kernel holds back (flushing.py). Hold no lock."""
+        held = [directory.held_back() for directory in self]
+        return flush([mount for mount in held if mount is not None], worth_it)
 
     def housekeep(self, role: Role, seconds: float) -> None:
         """After so many seconds, or earlier if there are too many nodes: see what the kernel

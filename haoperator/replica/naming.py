@@ -123,7 +123,7 @@ def link(directory: Directory, header: abi.Header, body: bytes) -> Change:
     (source_id,) = abi.LINK_IN.unpack_from(body)
     name, _ = abi.name_in(body, abi.LINK_IN.size)
     nodes, outgoing = directory.nodes, directory.outgoing
-    source, parent = nodes.get(source_id), nodes.get(header.node)
+    source, parent = nodes.current(source_id), nodes.get(header.node)
     path = nodes.child_path(parent, name)
     source_path = nodes.path(source)
     known = source_path is not None or outgoing.is_bound(source)

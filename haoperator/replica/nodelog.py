@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 _HEAD = struct.Struct("<8sIIQ")
-"""Magic, what INIT agreed on, nothing, an id below which all may have been given out."""
+"""Magic, what INIT agreed on (minor version, `_WRITEBACK` or nothing), an id below which all
+may have been given out."""
+_WRITEBACK = 1
 _MAGIC = b"HANODES2"
 _RECORD = struct.Struct("<BQQQH")
 """Kind, node id, parent id, inode, length of the name that follows."""
-_NAMED, _UNNAMED, _DROPPED, _GIVEN = 1, 2, 3, 4
+_NAMED, _UNNAMED, _DROPPED, _GIVEN, _GIVEN_UP, _ROLE = 1, 2, 3, 4, 5, 6
 
 
 class LoggedName(NamedTuple):
@@ -38,6 +40,12 @@ class Names(NamedTuple):
     """Node id → its names, in the order learned."""
     last: int
     """The highest node id that was ever given out, dropped ones included."""
+    writeback: bool = False
+    """The kernel caches writes."""
+    given_up: frozenset[int] = frozenset()
+    """Nodes whose inode got another id since."""
+    wrote: bool = False
+    """It served as a primary last: the kernel may know sizes that nobody else knows."""
 
 
 class NodeLog:
@@ -48,6 +56,8 @@ class NodeLog:
         self._fd = self._open(path)
         self._size = os.fstat(self._fd).st_size
         self._minor = 0
+        self._writeback = False
+        self._wrote = False
 
     @staticmethod
     def _open(path: Path) -> int:
@@ -58,19 +68,27 @@ class NodeLog:
         """In bytes."""
         return self._size
 
-    def begin(self, minor: int, last: int = 0) -> None:
-        """A new mount: nothing of a former one holds. `minor` was agreed on by INIT."""
+    def begin(self, minor: int, last: int = 0, *, writeback: bool = False) -> None:
+        """A new mount: nothing of a former one holds. What INIT agreed on is kept."""
         os.ftruncate(self._fd, 0)
         self._size = 0
         self._minor = minor
-        self._write(_HEAD.pack(_MAGIC, minor, 0, last))
+        self._writeback = writeback
+        self._write(self._head(last))
 
-    def rewrite(self, last: int, names: Iterable[tuple[int, LoggedName]]) -> None:
+    def _head(self, last: int) -> bytes:
+        head = _HEAD.pack(_MAGIC, self._minor, _WRITEBACK if self._writeback else 0, last)
+        return head + _record(_ROLE, int(self._wrote))
+
+    def rewrite(
+        self, last: int, names: Iterable[tuple[int, LoggedName]], given_up: Iterable[int] = ()
+    ) -> None:
         """Replace all of it by what holds now: whole, or not at all."""
         temporary = self._path.with_name(self._path.name + ".new")
         temporary.unlink(missing_ok=True)
-        head = _HEAD.pack(_MAGIC, self._minor, 0, last)
-        data = head + b"".join(_record(_NAMED, node, *logged) for node, logged in names)
+        data = self._head(last)
+        data += b"".join(_record(_NAMED, node, *logged) for node, logged in names)
+        data += b"".join(_record(_GIVEN_UP, node) for node in given_up)
         fd = self._open(temporary)
         os.write(fd, data)
         os.replace(temporary, self._path)
@@ -82,25 +100,33 @@ class NodeLog:
         data = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
         if len(data) < _HEAD.size:
             return None
-        magic, minor, _, last = _HEAD.unpack_from(data)
+        magic, minor, flags, last = _HEAD.unpack_from(data)
         if magic != _MAGIC:
             return None
         self._minor = minor
+        self._writeback = bool(flags & _WRITEBACK)
         nodes: dict[int, list[LoggedName]] = {}
+        given_up: set[int] = set()
         end = _HEAD.size
         for after, kind, node, logged in _records(data, _HEAD.size):
             end = after
+            if kind == _ROLE:
+                self._wrote = bool(node)
+                continue
             last = max(last, node)
             names = nodes.get(node, [])
             if kind == _NAMED and logged not in names:
                 nodes.setdefault(node, names).append(logged)
             elif kind == _UNNAMED and logged in names:
                 names.remove(logged)
+            elif kind == _GIVEN_UP:
+                given_up.add(node)
             elif kind == _DROPPED:
                 nodes.pop(node, None)
+                given_up.discard(node)
         os.ftruncate(self._fd, end)  # half a record, if the process died writing it
         self._size = end
-        return Names(minor, nodes, last)
+        return Names(minor, nodes, last, self._writeback, frozenset(given_up), self._wrote)
 
     def named(self, node: int, parent: int, name: bytes, inode: int) -> None:
         self._write(_record(_NAMED, node, parent, name, inode))
@@ -114,6 +140,16 @@ class NodeLog:
     def given(self, node: int) -> None:
         """The id of something without a name: not to be given out again."""
         self._write(_record(_GIVEN, node))
+
+    def given_up(self, node: int) -> None:
+        """The inode gets another id when it is looked up next."""
+        self._write(_record(_GIVEN_UP, node))
+
+    def serves(self, *, writes: bool) -> None:
+        """From here on in this role."""
+        if writes != self._wrote:
+            self._wrote = writes
+            self._write(_record(_ROLE, int(writes)))
 
     def close(self, *, remove: bool) -> None:
         os.close(self._fd)

@@ -53,7 +53,9 @@ class Node:
 
     __slots__ = (
         "bound",
+        "dead",
         "fd",
+        "former",
         "id",
         "key",
         "kind",
@@ -63,6 +65,8 @@ class Node:
         "names",
         "opens",
         "pins",
+        "told",
+        "writers",
     )
 
     def __init__(self, node: int, fd: int, st: os.stat_result) -> None:
@@ -72,6 +76,14 @@ class Node:
         self.kind = stat.S_IFMT(st.st_mode)
         self.lookups = 0
         self.opens = 0
+        self.writers = 0
+        """How many of them may write."""
+        self.former = False
+        """Another id stands for the inode since (see `give_up`): this one changes nothing."""
+        self.dead = False
+        """And it shows nothing either."""
+        self.told: tuple[int, int] | None = None
+        """Size and mtime that the kernel was told first, on a standby."""
         self.pins = 0
         """Children that are known by a name in here, and resync work that needs it."""
         self.names: tuple[Name, ...] = ()
@@ -99,6 +111,7 @@ class NodeLog(Protocol):
     def unnamed(self, node: int, parent: int, name: bytes, inode: int) -> None: ...
     def dropped(self, node: int) -> None: ...
     def given(self, node: int) -> None: ...
+    def given_up(self, node: int) -> None: ...
 
 
 class NodeTable:
@@ -122,10 +135,17 @@ class NodeTable:
         return iter(list(self._by_id.values()))
 
     def get(self, node: int) -> Node:
-        """Raises OSError(ESTALE) for an id that is not known."""
+        """Raises OSError(ESTALE) for an id that is not known, or dead."""
         found = self._by_id.get(node)
-        if found is None:
+        if found is None or found.dead:
             raise OSError(errno.ESTALE, "unknown node")
+        return found
+
+    def current(self, node: int) -> Node:
+        """The same for who changes it. To ESTALE the kernel answers by a new LOOKUP."""
+        found = self.get(node)
+        if found.former:
+            raise OSError(errno.ESTALE, "given up")
         return found
 
     def known(self, node: int) -> Node | None:
@@ -167,6 +187,24 @@ class NodeTable:
         node.names += (entry,)
         parent.pins += 1
         self._log.named(node.id, parent.id, name, node.key[1])
+
+    def adopt_former(self, fd: int, node_id: int) -> Node:
+        """A node that a former process had given up; `fd` is taken over."""
+        node = Node(node_id, fd, os.fstat(fd))
+        node.former = True
+        self._by_id[node_id] = node
+        return node
+
+    def give_up(self, node: Node, *, dead: bool = False) -> None:
+        """Let the inode get another id when it is looked up next (sizes.py)."""
+        if not node.former:
+            node.former = True
+            del self._by_key[node.key]
+        node.dead = dead
+        if dead:
+            self._log.dropped(node.id)
+        else:
+            self._log.given_up(node.id)
 
     def adopt_nameless(self, fd: int) -> tuple[Node, os.stat_result]:
         """The same for what O_TMPFILE made."""
@@ -236,7 +274,8 @@ class NodeTable:
         if node.lookups or node.pins or node is self.root or node.id not in self._by_id:
             return False
         del self._by_id[node.id]
-        del self._by_key[node.key]
+        if not node.former:
+            del self._by_key[node.key]
         os.close(node.fd)
         self._log.dropped(node.id)
         for entry in node.names:

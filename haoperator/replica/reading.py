@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from haoperator.replica import abi
+from haoperator.replica import abi, sizes
 
 if TYPE_CHECKING:
     from haoperator.replica.directory import Directory
@@ -57,8 +57,11 @@ def init(directory: Directory, header: abi.Header, body: bytes) -> bytes:
     offered = flags
     if flags & abi.Init.INIT_EXT:
         offered |= int.from_bytes(body[16:20], "little") << 32
-    agreed = offered & abi.WANTED
-    directory.log.begin(minor)
+    wanted = abi.WANTED
+    if directory.may_cache_writes:
+        wanted |= abi.Init.WRITEBACK_CACHE
+    agreed = offered & wanted
+    directory.agreed(minor, caches_writes=bool(agreed & abi.Init.WRITEBACK_CACHE))
     return abi.INIT_OUT.pack(
         7,
         min(minor, abi.MINOR_SPOKEN),
@@ -74,13 +77,14 @@ def init(directory: Directory, header: abi.Header, body: bytes) -> bytes:
     )
 
 
-def lookup(directory: Directory, header: abi.Header, body: bytes) -> bytes:
+def lookup(directory: Directory, header: abi.Header, body: bytes) -> None:
     name, _ = abi.name_in(body)
     with directory.namespace:
-        node, st = directory.nodes.look(directory.nodes.get(header.node), name)
+        node, st = sizes.look(directory, directory.nodes.get(header.node), name)
         node.lookups += 1
+        # Under the mutex: who changes the role and then tells the kernel to forget comes later.
+        directory.answer(header, 0, abi.pack_entry(node.id, st, directory.cache_seconds))
     directory.crowd.joined(len(directory.nodes))
-    return abi.pack_entry(node.id, st, directory.cache_seconds)
 
 
 def forget(directory: Directory, header: abi.Header, body: bytes) -> None:
@@ -114,13 +118,22 @@ def readlink(directory: Directory, header: abi.Header, body: bytes) -> bytes:
 
 def open_(directory: Directory, header: abi.Header, body: bytes) -> bytes:
     flags, _ = abi.OPEN_IN.unpack_from(body)
-    if flags & os.O_ACCMODE in WRITING and not directory.accepts_writers:
-        raise OSError(errno.EROFS, "standby")
     with directory.namespace:
-        node = directory.nodes.get(header.node)
+        accepts_writers, nodes = directory.accepts_writers, directory.nodes
+        if writes(flags) and not accepts_writers:
+            raise OSError(errno.EROFS, "standby")
+        node = nodes.current(header.node) if accepts_writers else nodes.get(header.node)
         directory.data_fd(node)
         node.opens += 1
-    return open_answer(directory)
+        node.writers += writes(flags)
+        if directory.caches_writes and not accepts_writers:
+            directory.opened_to_read.add(node)
+        return open_answer(directory)
+
+
+def writes(flags: int) -> bool:
+    """Whether these flags of open(2) allow writing."""
+    return flags & os.O_ACCMODE in WRITING
 
 
 def open_answer(directory: Directory) -> bytes:
@@ -131,10 +144,12 @@ def open_answer(directory: Directory) -> bytes:
 
 
 def release(directory: Directory, header: abi.Header, body: bytes) -> bytes:
+    _, flags, _, _ = abi.RELEASE_IN.unpack_from(body)
     with directory.namespace:
         node = directory.nodes.known(header.node)
         if node is not None and node.opens:
             node.opens -= 1
+            node.writers -= writes(flags) and node.writers > 0
             if node.opens == 0:
                 directory.close_data_fd(node)
     return b""
@@ -236,6 +251,8 @@ def statfs(directory: Directory, header: abi.Header, body: bytes) -> bytes:
 
 def lseek(directory: Directory, header: abi.Header, body: bytes) -> bytes:
     """SEEK_DATA and SEEK_HOLE; the data path does not use the descriptor's position."""
+    if directory.caches_writes:  # the kernel does not ask for data that it alone has: one extent
+        raise OSError(errno.ENOSYS, "holes are not known")
     _, offset, whence, _ = abi.LSEEK_IN.unpack_from(body)
     with directory.namespace:
         fd = directory.data_fd(directory.nodes.get(header.node))

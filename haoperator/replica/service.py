@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import threading
 from pathlib import Path
 
 from haoperator.replica import fdstore
@@ -14,7 +15,7 @@ from haoperator.replica.engine import Engine
 from haoperator.replica.interface import BUS_NAME, OBJECT_PATH, ReplicatorInterface
 from haoperator.replica.reception import Reception
 from haoperator.replica.record import PATH as RECORD_PATH
-from haoperator.replica.settings import LinkPath, Settings
+from haoperator.replica.settings import LinkPath, ReplicatedDirectory, Settings
 from haoperator.replica.standing import Refused
 from haoperator.systemd import notify
 from haoperator.systemd.bus import Endpoint
@@ -36,7 +37,10 @@ def settings_of(config: Config, node: str, key: bytes) -> Settings:
         links=tuple(
             LinkPath(link.name, link.addresses[node], link.addresses[peer]) for link in config.links
         ),
-        directories=tuple((table.name, str(table.path)) for table in config.replicate),
+        directories=tuple(
+            ReplicatedDirectory(table.name, str(table.path), table.durability)
+            for table in config.replicate
+        ),
         record_path=RECORD_PATH,
         run_directory=RUN_DIRECTORY,
         detect_seconds=config.timing.detect,
@@ -62,9 +66,21 @@ class Service:
             group.create_task(Endpoint(BUS_NAME, {OBJECT_PATH: [self._interface]}).run())
             group.create_task(notify.prove_alive(self._progress))
 
+    def leave(self) -> None:
+        """At once, if there is nothing to flush: threads wait in the kernel for requests, and
+        the mounts live on without us, if systemd keeps their descriptors."""
+        notify.stopping()
+        threading.Thread(target=self._flush_and_exit, name="leave", daemon=True).start()
+
+    def _flush_and_exit(self) -> None:
+        try:
+            self._engine.flush()
+        finally:
+            os._exit(0)
+
     def _take_up(self) -> None:
         """Go on with the mounts that a former process served."""
-        paths = dict(self._settings.directories)
+        paths = {directory.name: directory.path for directory in self._settings.directories}
         for kept in fdstore.taken_up():
             try:
                 self._engine.add_directory(

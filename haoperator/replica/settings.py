@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from tomlconfig.model import Durability
+
 
 @dataclass(frozen=True, slots=True)
 class LinkPath:
@@ -17,6 +19,16 @@ class LinkPath:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicatedDirectory:
+    """One replicated directory. Its mode is a matter of this node's kernel and mount alone:
+    the stream is the same in both, and the peer is not asked for its own."""
+
+    name: str
+    path: str
+    durability: Durability = Durability.WRITE
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """One node of the pair, its peer, and what they replicate."""
 
@@ -25,8 +37,8 @@ class Settings:
     peer: str
     key: bytes
     links: tuple[LinkPath, ...]
-    directories: tuple[tuple[str, str], ...]
-    """(name, path) in the order of the configuration."""
+    directories: tuple[ReplicatedDirectory, ...]
+    """In the order of the configuration."""
     record_path: Path
     run_directory: Path
     detect_seconds: float = 2.0

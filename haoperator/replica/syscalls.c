@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -158,6 +159,14 @@ static PyObject *call_syncfs(PyObject *self, PyObject *args)
 	return result(error);
 }
 
+/* io_flusher(): this process serves writes; let it not be throttled by whom it serves */
+static PyObject *call_io_flusher(PyObject *self, PyObject *args)
+{
+	(void)self;
+	(void)args;
+	return result(prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0));
+}
+
 /* own_umask(): give the calling thread a umask of its own */
 static PyObject *call_own_umask(PyObject *self, PyObject *args)
 {
@@ -170,5 +179,6 @@ static PyObject *call_own_umask(PyObject *self, PyObject *args)
 PyMethodDef syscall_methods[] = {
 	CALL(openat2), CALL(renameat2), CALL(fallocate), CALL(set_times),
 	CALL(mount),   CALL(umount2),	CALL(syncfs),	 CALL(own_umask),
+	CALL(io_flusher),
 	{ NULL, NULL, 0, NULL },
 };

@@ -61,6 +61,28 @@ def synced(pair: Pair) -> Pair:
     return pair
 
 
+@pytest.fixture
+def caching(tmp_path: Path, spawner: Spawner) -> Iterator[Pair]:
+    """The same as `synced`, with the kernels' write caches on."""
+    two = Pair(tmp_path, spawner, durability="fsync")
+    try:
+        two.replicate()
+        yield two
+    finally:
+        two.stop()
+
+
+@pytest.fixture(scope="module")
+def shared_caching(tmp_path_factory: pytest.TempPathFactory, spawner: Spawner) -> Iterator[Pair]:
+    """The same as `shared`, with the kernels' write caches on. It waits long: fsync is slow."""
+    two = Pair(tmp_path_factory.mktemp("caching"), spawner, durability="fsync", detect_seconds=10.0)
+    try:
+        two.replicate()
+        yield two
+    finally:
+        two.stop()
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory, spawner: Spawner) -> Iterator[Pair]:
     """A synced pair for all tests of a module that leave it synced."""

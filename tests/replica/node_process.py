@@ -18,8 +18,9 @@ from haoperator.replica.engine import Engine
 from haoperator.replica.fdstore import taken_up
 from haoperator.replica.limits import raise_limits
 from haoperator.replica.reception import Reception
-from haoperator.replica.settings import LinkPath, Settings
+from haoperator.replica.settings import LinkPath, ReplicatedDirectory, Settings
 from haoperator.replica.standing import Refused
+from tomlconfig.model import Durability
 
 
 def settings_from(said: dict[str, Any]) -> Settings:
@@ -29,7 +30,10 @@ def settings_from(said: dict[str, Any]) -> Settings:
         peer=said["peer"],
         key=bytes.fromhex(said["key"]),
         links=tuple(LinkPath(*link) for link in said["links"]),
-        directories=tuple((name, path) for name, path in said["directories"]),
+        directories=tuple(
+            ReplicatedDirectory(name, path, Durability(said["durability"]))
+            for name, path in said["directories"]
+        ),
         record_path=Path(said["record_path"]),
         run_directory=Path(said["run_directory"]),
         detect_seconds=said["detect_seconds"],
@@ -103,7 +107,7 @@ def main() -> None:
     engine = Engine(settings)
     if "LISTEN_FDS" in os.environ:
         os.environ["LISTEN_PID"] = str(os.getpid())  # the parent cannot know it
-    paths = dict(settings.directories)
+    paths = {directory.name: directory.path for directory in settings.directories}
     for kept in taken_up():
         engine.add_directory(kept.name, paths[kept.name], kept.fuse_fd, kept.root_fd, restored=True)
     Reception(settings.run_directory / "replicator.sock", engine.add_directory).start()

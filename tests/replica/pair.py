@@ -232,6 +232,7 @@ class Pair:
         *,
         detect_seconds: float = 1.0,
         directories: tuple[str, ...] = ("data",),
+        durability: str = "write",
         make_node: type[Node] | None = None,
         sanitizer: Sanitizer | None = None,
     ) -> None:
@@ -245,6 +246,7 @@ class Pair:
             for _, path in paths:
                 path.mkdir(exist_ok=True)
             settings["directories"] = [(name, str(path)) for name, path in paths]
+            settings["durability"] = durability
             settings["detect_seconds"] = detect_seconds
             settings["port"] = port
             settings["checkpoint_seconds"] = 3600  # tests that need one ask for it

@@ -138,3 +138,45 @@ def test_rewritten_log_holds_what_counts(tree: Tree, tmp_path: Path) -> None:
     assert former is not None
     assert set(former.nodes) == {node.id for node in nodes[:5]} | {later.id}
     assert former.minor == 38
+
+
+def test_a_node_that_was_given_up_makes_way_for_another(tree: Tree, tmp_path: Path) -> None:
+    (tree.root / "f").touch()
+    (tree.root / "g").touch()
+    old, dead = tree.look("f"), tree.look("g")
+    tree.table.give_up(old)
+    tree.table.give_up(dead, dead=True)
+    new = tree.look("f")
+    assert new.id != old.id
+    assert tree.table.get(old.id) is old
+    for node, ask in ((old, tree.table.current), (dead, tree.table.get)):
+        with pytest.raises(OSError, match=r"given up|unknown"):
+            ask(node.id)
+    former = NodeLog(tmp_path / "nodes").replay()
+    assert former is not None
+    assert set(former.nodes) == {old.id, new.id}
+    assert former.given_up == {old.id}
+    tree.table.forget(old, 1)
+    assert tree.look("f") is new
+    former = NodeLog(tmp_path / "nodes").replay()
+    assert former is not None
+    assert former.given_up == set()
+
+
+def test_the_log_keeps_what_the_mount_agreed_on_and_who_served_it(tmp_path: Path) -> None:
+    def told() -> tuple[bool, bool]:
+        former = NodeLog(tmp_path / "nodes").replay()
+        assert former is not None
+        return former.writeback, former.wrote
+
+    node_log = NodeLog(tmp_path / "nodes")
+    node_log.begin(38, writeback=True)
+    assert told() == (True, False)
+    node_log.serves(writes=True)
+    assert told() == (True, True)
+    node_log.rewrite(9, [], [7])
+    assert told() == (True, True)
+    node_log.serves(writes=False)
+    assert told() == (True, False)
+    node_log.begin(38)
+    assert told() == (False, False)

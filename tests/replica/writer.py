@@ -23,10 +23,14 @@ _STATE = struct.Struct("<QQQ")
 
 
 class Writer:
-    """`with Writer(path) as writer:` writes until the end of the block."""
+    """`with Writer(path) as writer:` writes until the end of the block.
 
-    def __init__(self, path: Path) -> None:
+    `sync`: a line counts once fdatasync has returned.
+    """
+
+    def __init__(self, path: Path, *, sync: bool = False) -> None:
         self.path = path
+        self._sync = sync
         self._file = tempfile.NamedTemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._file.truncate(_STATE.size)
         self._state = mmap.mmap(self._file.fileno(), _STATE.size)
@@ -34,6 +38,7 @@ class Writer:
 
     def __enter__(self) -> Writer:
         command = [sys.executable, "-m", "tests.replica.writer", self._file.name, str(self.path)]
+        command += ["sync"] if self._sync else []
         self._process = subprocess.Popen(command, cwd=Path(__file__).parents[2])
         wait_for(lambda: self.acknowledged > 0 or self.error, "the first write")
         return self
@@ -80,6 +85,8 @@ def main() -> None:
         while not struct.unpack_from("<Q", state, 16)[0]:
             number += 1
             os.pwrite(fd, b"%015d\n" % number, 16 * (number - 1))
+            if "sync" in sys.argv:
+                os.fdatasync(fd)
             struct.pack_into("<Q", state, 0, number)
         os.close(fd)
     except OSError as err:
