@@ -38,6 +38,7 @@ def _unlinked(
         st = os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
         node = nodes.find(st)
         directory.tracker.removing(parent, name, st)
+        _keep_known(directory, node, st)
         if is_directory:
             os.rmdir(name, dir_fd=parent.fd)
         else:
@@ -49,6 +50,15 @@ def _unlinked(
     if node is not None:
         nodes.remove_name(node, parent, name)
     return 0, frames.Remove(path, int(is_directory), parent_mtime(parent)), b""
+
+
+def _keep_known(directory: Directory, node: Node | None, st: os.stat_result) -> None:
+    """A name of a file goes, maybe the last one that is known of it. The kernel may hold back
+    writes to it: let the peer know it by its id before, then they need no name."""
+    if not directory.caches_writes or node is None or not node.regular:
+        return
+    if st.st_nlink > 1 and node.names:
+        directory.outgoing.bind(directory, node)
 
 
 def rename(directory: Directory, header: abi.Header, body: bytes) -> Change:
@@ -88,6 +98,8 @@ def _renamed(
     directory.tracker.moving(
         (old_parent, old, moved_st), (new_parent, new, replaced_st), flags, exchange=exchange
     )
+    if replaced_st is not None:
+        _keep_known(directory, replaced, replaced_st)
     with _announced(nodes, moved, new_parent, new):
         _hotpath.renameat2(old_parent.fd, old, new_parent.fd, new, flags)
     if moved is not None:

@@ -429,7 +429,9 @@ class Resync:
     def _walk_nameless(self, directory: Directory) -> None:
         """Files from O_TMPFILE that are open and may yet get a name."""
         with directory.namespace:
-            nameless = [node for node in directory.nodes if node.nameless and node.opens]
+            nameless = [
+                node for node in directory.nodes if node.nameless and node.opens and not node.former
+            ]
             for node in nameless:
                 st = os.fstat(node.fd)
                 frame = frames.Tmpfile(b"", st.st_mode, st.st_uid, st.st_gid, st.st_mtime_ns)

@@ -41,7 +41,8 @@ def look(directory: Directory, parent: Node, name: bytes) -> tuple[Node, os.stat
 
 
 def change_of_role(directory: Directory, role: Role) -> None:
-    """Before the directory answers in its new role. Nothing may be in flight."""
+    """Before the directory answers in its new role. Nothing may be in flight, and the tracker
+    knows nothing yet, or nothing any more: it goes by ids."""
     if role is Role.SECONDARY and directory.accepts_writers:
         for node in _current(directory):
             directory.nodes.give_up(node, dead=True)

@@ -157,6 +157,33 @@ def test_what_was_not_synced_survives_a_swap(caching: Pair) -> None:
     assert_equal_trees(a.backing, b.backing)
 
 
+def test_writes_that_come_after_the_last_known_name_has_gone(
+    tmp_path: Path, spawner: Spawner
+) -> None:
+    pair = Pair(tmp_path, spawner, durability="fsync")
+    a, b = pair.a, pair.b
+    for name in ("one", "three"):
+        (a.path / name).write_text("older than the mount")
+    os.link(a.path / "one", a.path / "two")
+    os.link(a.path / "three", a.path / "four")
+    try:
+        pair.replicate()
+        (a.path / "new").write_text("new")
+        fds = [os.open(a.path / name, os.O_WRONLY) for name in ("one", "three")]
+        for fd in fds:
+            os.write(fd, b"written")
+        (a.path / "one").unlink()
+        (a.path / "new").rename(a.path / "three")
+        for fd in fds:
+            os.fsync(fd)
+            os.close(fd)
+        for name in ("two", "four"):
+            assert (b.path / name).read_text() == "writtenhan the mount"
+        assert_equal_trees(a.backing, b.backing)
+    finally:
+        pair.stop()
+
+
 def fails(fd: int) -> bool:
     try:
         os.pwrite(fd, b"too late", 0)
