@@ -133,7 +133,7 @@ typedef struct {
 	uint64_t tracking; /* 0: the peer has everything */
 	struct stripe stripes[STRIPES];
 	/* By directory: its kernel caches writes, and tells the time of change by SETATTR. */
-	bool kernel_times[MOST_DIRECTORIES];
+	_Atomic bool kernel_times[MOST_DIRECTORIES];
 } HotPath;
 
 /* stream.c */
