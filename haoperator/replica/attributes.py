@@ -49,17 +49,17 @@ def setattr_(directory: Directory, header: abi.Header, body: bytes) -> Change:
         directory.tracker.content(node, min(sizes), max(sizes))
     else:
         directory.tracker.attributes(node)
-    before = os.fstat(node.fd)
     _set_owner(node, valid, fields[13], fields[14])
     if valid & Valid.MODE:
         os.chmod(node.magic, stat.S_IMODE(fields[11]))
     if valid & Valid.SIZE:
+        before = os.fstat(node.fd)
         os.truncate(node.magic, size)
+        if not valid & Valid.MTIME:
+            _leave_time_to_kernel(directory, node, before)
     if valid & Valid.KILL_SUIDGID:
         _kill_suidgid(node)
     _set_times(node, valid, fields)
-    if valid & Valid.SIZE and not valid & Valid.MTIME:
-        _leave_time_to_kernel(directory, node, before)
     st = os.fstat(node.fd)
     answer = abi.pack_attr_out(st, directory.cache_seconds)
     if address is None:
