@@ -49,6 +49,8 @@ def _cluster(section: Section) -> Cluster:
         name=section.need("name", str),
         failover=Failover(section.need("failover", str)),
         preferred=section.get("preferred", str),
+        resync_rate=section.get("resync_rate", int) or 0,
+        snapshot_before_resync=section.need("snapshot_before_resync", bool),
     )
 
 

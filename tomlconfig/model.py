@@ -54,6 +54,9 @@ class Cluster:
     name: str
     failover: Failover = Failover.AUTOMATIC
     preferred: str | None = None
+    resync_rate: int = 0
+    """Bytes a second; 0: no bound."""
+    snapshot_before_resync: bool = False
 
 
 @dataclass(frozen=True, slots=True)

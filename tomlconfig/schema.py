@@ -30,6 +30,21 @@ _CLUSTER = Table(
             choices=("automatic", "manual"),
         ),
         Key("preferred", v.NAME, "the node that is primary when both could be"),
+        Key(
+            "resync_rate",
+            v.SIZE,
+            "the most that a resync copies in a second; without it, it leaves the applications "
+            "their time and is as fast as it can",
+            at_least="64KiB",
+            at_most="1TB",
+        ),
+        Key(
+            "snapshot_before_resync",
+            v.FLAG,
+            "whether a standby keeps reflink copies of its directories while a resync makes them "
+            "a mixture (btrfs, xfs), so that it can be promoted to that state by force",
+            default=False,
+        ),
     ),
 )
 
@@ -116,8 +131,6 @@ _REPLICATE = Table(
         later("docker_volume", "a named Docker volume instead of a path"),
         later("exclude", "patterns of names that are not replicated", "ignore"),
         later("include", "patterns of names that are replicated, all others are not"),
-        later("snapshot_before_resync", "a reflink snapshot keeps a promotable state in a resync"),
-        later("resync_rate", "the most that a resync copies in a second"),
     ),
 )
 

@@ -29,11 +29,11 @@ class Courier:
     What comes too late for that stream raises Interrupted and is not sent on another.
     """
 
-    def __init__(self, outgoing: Outgoing) -> None:
+    def __init__(self, outgoing: Outgoing, rate: int = 0) -> None:
         self.outgoing = outgoing
         self.hot = outgoing.hot
         self.epoch = outgoing.epoch
-        self.pace = Pace(outgoing.hot)
+        self.pace = Pace(outgoing.hot, rate)
         self._in_flight: collections.deque[int] = collections.deque()
         self._answers: dict[int, bytes] = {}
         self._changed = threading.Condition()

@@ -267,7 +267,8 @@ class PrimarySide:
     # The resync.
 
     def _begin_resync(self, *, partial: bool) -> None:
-        resync = Resync(self._outgoing, self._mounts, partial=partial)
+        rate = self._settings.resync_rate
+        resync = Resync(self._outgoing, self._mounts, partial=partial, rate=rate)
         self._resync = resync
         self.progress = resync.progress
         threading.Thread(

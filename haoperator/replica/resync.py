@@ -66,9 +66,14 @@ class Resync:
     """One walk over all directories, on the stream that is attached now."""
 
     def __init__(
-        self, outgoing: Outgoing, directories: Iterable[Directory], *, partial: bool
+        self,
+        outgoing: Outgoing,
+        directories: Iterable[Directory],
+        *,
+        partial: bool,
+        rate: int,
     ) -> None:
-        self.courier = Courier(outgoing)
+        self.courier = Courier(outgoing, rate)
         self.partial = partial
         self._copier = Copier(self.courier)
         self._outgoing = outgoing

@@ -44,6 +44,8 @@ def settings_of(config: Config, node: str, key: bytes) -> Settings:
         record_path=RECORD_PATH,
         run_directory=RUN_DIRECTORY,
         detect_seconds=config.timing.detect,
+        resync_rate=config.cluster.resync_rate,
+        snapshot_before_resync=config.cluster.snapshot_before_resync,
     )
 
 

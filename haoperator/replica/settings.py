@@ -43,6 +43,8 @@ class Settings:
     run_directory: Path
     detect_seconds: float = 2.0
     port: int = 7411
+    resync_rate: int = 0
+    """Bytes a second that a resync sends at most; 0: no bound."""
     snapshot_before_resync: bool = False
     checkpoint_seconds: float = 30.0
     """How often what both disks have is retired from the intent log."""

@@ -49,6 +49,16 @@ def test_minimal_file_gets_the_defaults() -> None:
     assert (config.vips, config.replicate, config.apps, config.witness) == ((), (), (), None)
 
 
+def test_what_a_resync_may_do_is_said_for_the_cluster() -> None:
+    assert parse(BASE).cluster.resync_rate == 0
+    assert not parse(BASE).cluster.snapshot_before_resync
+    said = BASE.replace(
+        '"shop"\n', '"shop"\nresync_rate = "1.5MiB"\nsnapshot_before_resync = true\n'
+    )
+    assert parse(said).cluster.resync_rate == 1536 * 1024
+    assert parse(said).cluster.snapshot_before_resync
+
+
 def test_redis_example_means_what_it_says() -> None:
     config = tomlconfig.load(next(path for path in EXAMPLES if path.stem == "redis"))
     assert config.links[0].addresses == {"node-a": "10.0.0.1", "node-b": "10.0.0.2"}
