@@ -27,6 +27,7 @@ setup(
             "haoperator.replica._hotpath",
             sources=sorted(glob("haoperator/replica/*.c")),
             depends=sorted(glob("haoperator/replica/*.h")),
+            libraries=["ssl", "crypto"],
             extra_compile_args=[*([] if watched else ["-O2"]), *WARNINGS, *hardening],
             extra_link_args=[] if watched else READ_ONLY_LINKS,
         )

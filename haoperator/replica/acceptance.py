@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +40,7 @@ KNOCKED = Verdict(refuse="knock", reason="heard")
 
 
 def judge(
-    said: dict[str, Any],
+    said: Mapping[str, Any],
     settings: Settings,
     role: Role,
     record: DataRecord,
@@ -48,8 +49,6 @@ def judge(
     complete: bool,
 ) -> Verdict:
     """The answer to what a primary says. Raises KeyError, TypeError, ValueError for nonsense."""
-    if said["cluster"] != settings.cluster or said["node"] != settings.peer:
-        return Verdict(refuse="stranger", reason=f"{said['node']} is not my peer")
     if role is not Role.SECONDARY:
         return Verdict(refuse="not-standby", reason=f"{settings.node} is {role}")
     if said["directories"] != [directory.name for directory in settings.directories]:

@@ -10,10 +10,8 @@
 #include "hotpath.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -40,7 +38,7 @@ struct fsync_job {
 
 typedef struct {
 	PyObject_HEAD
-	int sock;
+	struct channel *channel;
 	bool tolerant; /* resync: the walker comes by later and makes good what fails */
 	uint64_t received, applied, acked;
 	struct bytes_out in;
@@ -50,7 +48,6 @@ typedef struct {
 	uint64_t bindings;
 	_Atomic uint64_t copied;
 	_Atomic double heard; /* CLOCK_MONOTONIC seconds of the last bytes from the primary */
-	pthread_mutex_t send_lock;
 	pthread_mutex_t jobs_lock;
 	pthread_cond_t jobs_changed;
 	struct fsync_job *jobs, **last_job;
@@ -94,11 +91,7 @@ static int post(Applier *a, uint16_t type, uint64_t seq, uint64_t node, const vo
 			      .seq = seq,
 			      .node = node };
 
-	pthread_mutex_lock(&a->send_lock);
-	bool sent = send_all(a->sock, (const char *)&head, sizeof(head)) &&
-		    (!length || send_all(a->sock, data, length));
-	pthread_mutex_unlock(&a->send_lock);
-	return sent ? 0 : EPIPE;
+	return channel_send(a->channel, &head, sizeof(head), data, length, -1) ? EPIPE : 0;
 }
 
 static int acknowledge(Applier *a)
@@ -208,7 +201,7 @@ static int apply(Applier *a, struct frame *f, bool *mine)
 static int fill(Applier *a, int timeout_ms)
 {
 	struct bytes_out *in = &a->in;
-	size_t need = RECEIVE_ROOM;
+	size_t need = RECEIVE_ROOM, n = 0;
 
 	bytes_consume(in, a->used);
 	a->used = 0;
@@ -223,22 +216,19 @@ static int fill(Applier *a, int timeout_ms)
 		return ENOMEM;
 	for (int waited = 0;;) {
 		int step = a->unsettled ? SETTLE_MS : timeout_ms - waited;
-		struct pollfd wait = { .fd = a->sock, .events = POLLIN };
-		int ready = poll(&wait, 1, step);
+		int error = channel_receive(a->channel, in->data + in->length,
+					    in->room - in->length, &n, step);
 
-		if (ready < 0 && errno != EINTR)
-			return errno;
-		if (ready > 0)
+		if (!error)
 			break;
-		waited += ready == 0 ? step : 0;
+		if (error != EAGAIN)
+			return error;
+		waited += step;
 		settle(a);
 		if (waited >= timeout_ms)
 			return ETIMEDOUT;
 	}
-	ssize_t n = recv(a->sock, in->data + in->length, in->room - in->length, 0);
-	if (n <= 0)
-		return n ? (errno == EINTR ? 0 : errno) : ECONNRESET;
-	in->length += (size_t)n;
+	in->length += n;
 	a->heard = monotonic_now();
 	return 0;
 }
@@ -463,7 +453,7 @@ static PyObject *applier_fsync_work(Applier *a, PyObject *unused)
 static PyObject *applier_close(Applier *a, PyObject *unused)
 {
 	(void)unused;
-	shutdown(a->sock, SHUT_RDWR);
+	channel_shut(a->channel);
 	pthread_mutex_lock(&a->jobs_lock);
 	a->closed = true;
 	pthread_cond_broadcast(&a->jobs_changed);
@@ -519,16 +509,15 @@ static PyObject *applier_unbind_all(Applier *a, PyObject *unused)
 
 static PyObject *applier_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-	int sock;
+	PyObject *channel;
 
-	if (kwargs || !PyArg_ParseTuple(args, "i", &sock))
+	if (kwargs || !PyArg_ParseTuple(args, "O!", &ChannelType, &channel))
 		return NULL;
 	Applier *a = (Applier *)type->tp_alloc(type, 0);
 	if (!a)
 		return NULL;
-	a->sock = sock;
+	a->channel = channel_of(channel);
 	a->last_job = &a->jobs;
-	pthread_mutex_init(&a->send_lock, NULL);
 	pthread_mutex_init(&a->jobs_lock, NULL);
 	pthread_cond_init(&a->jobs_changed, NULL);
 	return (PyObject *)a;
@@ -545,6 +534,7 @@ static void applier_dealloc(Applier *a)
 		free(job);
 	}
 	free(a->in.data);
+	channel_let_go(a->channel);
 	Py_TYPE(a)->tp_free((PyObject *)a);
 }
 

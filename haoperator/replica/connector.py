@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Looking for the peer: on every link, in their order, until one works.
 
+When the link that carries the stream dies, the next one takes over: the stream ends when
+nothing came over it for `detect`, writes wait, and a new one begins where a link works.
+
 A primary wants a stream. Whoever has none knocks twice a second, so that both know
 whether the other's replicator lives: a refusal is a sign of life, too.
 """
@@ -9,21 +12,28 @@ from __future__ import annotations
 
 import errno
 import logging
-import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from haoperator.replica import frames, handshake, wire
-from haoperator.replica.handshake import HandshakeError
-from haoperator.replica.settings import Settings
-from haoperator.replica.sockets import connect, shut
+from haoperator.replica._hotpath import Channel
+from haoperator.replica.handshake import HandshakeError, LinkFailed, Meeting
+from haoperator.replica.settings import LinkPath, Settings
+from haoperator.replica.sockets import reach
 
 RETRY_SECONDS = 0.2
 KNOCK_SECONDS = 0.5
 OUTDATED_SECONDS = 5.0
 """After a standby could not apply something: what ailed it is likely to be there still, and
 each new stream begins with a comparison of everything."""
+FAILED_SECONDS = 5.0
+"""How long a link that failed stands behind the others: it may still connect, and carry nothing
+that is larger than a greeting."""
+STEADY_SECONDS = 1.0
+"""A stream that lasted so long did not end because of what it began with: writes wait, so
+the next one is begun at once."""
 
 MODES = ("whole", "noted", "synced")
 """How a standby takes a stream (acceptance.Verdict.mode)."""
@@ -40,7 +50,7 @@ class Owner(Protocol):
     def wants_knock(self) -> bool: ...
     def peer_answers(self) -> None: ...
     def hello(self) -> dict[str, Any]: ...
-    def stream_begins(self, sock: socket.socket, mode: str) -> bool: ...
+    def stream_begins(self, meeting: Meeting) -> bool: ...
     def stream_ended(self, *, closed: bool) -> None: ...
     def receive(self) -> wire.Received: ...
     def hashes(self, seq: int, hashes: bytes) -> None: ...
@@ -56,8 +66,10 @@ class Connector:
         self._settings = settings
         self._owner = owner
         self._wake = threading.Event()
-        self._sock: socket.socket | None = None
+        self._channel: Channel | None = None
         self._not_before = 0.0
+        self._failed: dict[LinkPath, float] = {}
+        """When a link failed last."""
 
     def start(self) -> None:
         threading.Thread(target=self._serve, name="connect", daemon=True).start()
@@ -68,9 +80,9 @@ class Connector:
 
     def disconnect(self) -> None:
         """End the present connection, if there is one; another is tried."""
-        sock = self._sock
-        if sock is not None:
-            shut(sock)
+        channel = self._channel
+        if channel is not None:
+            channel.shut()
 
     def _serve(self) -> None:
         pause = 0.0
@@ -78,49 +90,72 @@ class Connector:
             self._wake.wait(pause)
             self._wake.clear()
             try:
-                streaming = self._owner.wants_stream and time.monotonic() >= self._not_before
-                answered = False
-                if streaming or self._owner.wants_knock:
-                    answered = self._try_links(streaming)
-                pause = RETRY_SECONDS if streaming and not answered else KNOCK_SECONDS
+                pause = self._look()
             except Exception:
                 log.exception("the stream to the peer failed")
                 pause = KNOCK_SECONDS
 
-    def _try_links(self, streaming: bool) -> bool:
-        """True if the peer was reached and does not want a stream."""
-        for link in self._settings.links:
-            try:
-                sock = connect(link, self._settings)
-            except OSError:
-                continue
-            with sock:
-                return self._greet(sock, streaming)
-        return False
-
-    def _greet(self, sock: socket.socket, streaming: bool) -> bool:
-        hello = self._owner.hello() if streaming else {"knock": True}
+    def _look(self) -> float:
+        """Ask the peer for what is wanted. Returns how long to wait before the next time."""
+        owner = self._owner
+        streaming = owner.wants_stream and time.monotonic() >= self._not_before
+        if not streaming and not owner.wants_knock:
+            return KNOCK_SECONDS
         try:
-            answer = handshake.as_primary(sock, self._settings.key, hello)
+            link, meeting = self._meet(owner.hello if streaming else lambda: {"knock": True})
         except HandshakeError as err:
-            self._owner.refused(str(err))
-            return True
-        self._owner.peer_answers()
+            owner.refused(str(err))
+            return KNOCK_SECONDS
+        except OSError:
+            return RETRY_SECONDS if streaming else KNOCK_SECONDS
+        owner.peer_answers()
         if not streaming:
-            return True
-        if answer.get("accept") not in MODES:
-            self._owner.refused(str(answer.get("reason", "no reason given")))
-            return True
-        sock.settimeout(None)
-        self._sock = sock
-        try:
-            self._hold(sock, str(answer["accept"]))
-        finally:
-            self._sock = None
-        return False
+            meeting.channel.close()
+            owner.refused("")
+            return KNOCK_SECONDS
+        if meeting.answer.get("accept") not in MODES:
+            meeting.channel.close()
+            owner.refused(str(meeting.answer.get("reason", "no reason given")))
+            return KNOCK_SECONDS
+        log.info("stream over %s, protocol version %d", link.name, meeting.agreement.version)
+        return self._stream(link, meeting)
 
-    def _hold(self, sock: socket.socket, mode: str) -> None:
-        if not self._owner.stream_begins(sock, mode):
+    def _meet(self, hello: Callable[[], dict[str, Any]]) -> tuple[LinkPath, Meeting]:
+        """The peer, over the first link that carries a conversation.
+
+        Raises HandshakeError; OSError when there is no connection at all.
+        """
+        links = self._links_by_hope()
+        failure: LinkFailed | None = None
+        while links:
+            try:
+                link, sock = reach(links, self._settings)
+            except OSError as err:
+                raise failure or err from None
+            try:
+                return link, handshake.as_primary(sock, self._settings, hello)
+            except LinkFailed as err:
+                self._failed[link] = time.monotonic()
+                failure = err
+                links.remove(link)
+        raise failure or HandshakeError("there are no links")
+
+    def _links_by_hope(self) -> list[LinkPath]:
+        lately = time.monotonic() - FAILED_SECONDS
+        return sorted(self._settings.links, key=lambda link: self._failed.get(link, 0.0) > lately)
+
+    def _stream(self, link: LinkPath, meeting: Meeting) -> float:
+        began = time.monotonic()
+        self._channel = meeting.channel
+        try:
+            self._hold(link, meeting)
+        finally:
+            self._channel = None
+        return 0.0 if time.monotonic() - began > STEADY_SECONDS else RETRY_SECONDS
+
+    def _hold(self, link: LinkPath, meeting: Meeting) -> None:
+        if not self._owner.stream_begins(meeting):
+            meeting.channel.close()
             return
         closed = False
         try:
@@ -142,6 +177,8 @@ class Connector:
         except OSError as err:
             log.info("the stream to the standby ended: %s", err.strerror)
             closed = err.errno == errno.ECONNRESET
+            if not closed:
+                self._failed[link] = time.monotonic()
         finally:
-            shut(sock)
+            meeting.channel.shut()
             self._owner.stream_ended(closed=closed)

@@ -1,130 +1,216 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first bytes of a replication connection: who is there, and what shall be done.
+"""The first words of a replication connection: who is there, and what shall be done.
 
-Both sides prove that they hold the key before anything else is read from them
-(HMAC-SHA256 over both challenges, with different words for the two directions, so that
-nothing can be reflected). Then each says what it is in one JSON object.
+TLS comes first and proves the key both ways (channel.c, tls.c). All else is said inside,
+one JSON object at a time, within SECONDS altogether:
 
     primary                               standby
-    greeting, challenge        ->
-                               <-         greeting, challenge, proof
-    proof                      ->
-    {node, record, ...}        ->
-                               <-         {accept: "resync" | "synced"} or {refuse, reason}
+    greeting                   ->
+                               <-         greeting, or {refuse}
+    {record, ...} or {knock}   ->
+                               <-         {accept: "whole" | "noted" | "synced"} or {refuse, reason}
+
+A greeting says which node of which cluster speaks, the protocol versions that it knows,
+and its feature bits. Both use the highest version that both know, and the features that
+both have. So two versions of the program work together during an upgrade; greetings
+themselves never change, but for fields that the other side may pass over.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+import errno
 import json
-import os
 import socket
 import struct
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from haoperator.replica.wire import VERSION
+from haoperator.replica._hotpath import Channel
+from haoperator.replica.settings import Settings
 
-MAGIC = b"HAOPREP\0"
-FEATURES = 0
-"""Bits that both sides must set for a feature to be used; none so far."""
 SECONDS = 5.0
 MOST_JSON = 64 * 1024
 
-_GREETING = struct.Struct("<8sHHI32s")
-_PROOF_BYTES = 32
+Json = Mapping[str, Any]
 
 
 class HandshakeError(Exception):
     """The other side is not our peer, or speaks another language."""
 
 
+class LinkFailed(HandshakeError):
+    """The connection does not carry a conversation; another link may."""
+
+
 @dataclass(frozen=True, slots=True)
-class Greeting:
+class Spoken:
+    """The protocol versions that a node knows, and its feature bits."""
+
+    lowest: int
+    highest: int
+    features: int
+
+    def __str__(self) -> str:
+        return f"{self.lowest} to {self.highest}"
+
+
+SPOKEN = Spoken(lowest=1, highest=1, features=0)
+"""This program's. A version is what frames look like and mean; a feature may be left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What both sides use."""
+
     version: int
     features: int
-    raw: bytes
 
 
-def as_primary(sock: socket.socket, key: bytes, hello: dict[str, Any]) -> dict[str, Any]:
-    """Prove, be proved to, say `hello`; returns the standby's answer. Raises HandshakeError."""
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """Both have proved themselves and agree."""
+
+    channel: Channel
+    agreement: Agreement
+    asked: Json
+    """What the primary says."""
+    answer: Json
+    """What the standby says to it; empty on the standby, which has not said it yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Greeting:
+    cluster: str
+    node: str
+    spoken: Spoken
+    refuse: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "cluster": self.cluster,
+            "node": self.node,
+            "lowest": self.spoken.lowest,
+            "highest": self.spoken.highest,
+            "features": self.spoken.features,
+            "refuse": self.refuse,
+        }
+
+    @classmethod
+    def from_json(cls, said: Json) -> _Greeting:
+        words = [said.get(name) for name in ("cluster", "node", "refuse")]
+        numbers = [said.get(name) for name in ("lowest", "highest", "features")]
+        if not all(isinstance(word, str) for word in words) or not all(
+            isinstance(number, int) for number in numbers
+        ):
+            raise HandshakeError("does not greet")
+        cluster, node, refuse = map(str, words)
+        return cls(cluster, node, Spoken(*numbers), refuse)  # type: ignore[arg-type]
+
+
+def as_primary(
+    sock: socket.socket, settings: Settings, hello: Callable[[], Json], spoken: Spoken = SPOKEN
+) -> Meeting:
+    """Speak first, until the standby has answered. Takes the socket over.
+
+    `hello` is asked as late as can be. Raises HandshakeError, LinkFailed.
+    """
     try:
-        sock.settimeout(SECONDS)
-        mine = _greeting()
-        sock.sendall(mine)
-        peer = _read_greeting(sock)
-        proof = _exactly(sock, _PROOF_BYTES)
-        if not hmac.compare_digest(proof, _proof(key, b"standby", mine, peer.raw)):
-            raise HandshakeError("the peer does not hold our cluster.key")
-        sock.sendall(_proof(key, b"primary", mine, peer.raw))
-        _send_json(sock, hello)
-        return _read_json(sock)
+        talk = _Talk(sock, settings, server=False)
+        mine = _Greeting(settings.cluster, settings.node, spoken)
+        talk.say(mine.to_json())
+        theirs = _Greeting.from_json(talk.hear())
+        if theirs.refuse:
+            raise HandshakeError(theirs.refuse)
+        _check_name(theirs, settings)
+        agreement = _agree(mine, theirs)
+        asked = hello()
+        talk.say(asked)
+        return Meeting(talk.channel, agreement, asked, talk.hear())
     except OSError as err:
-        raise HandshakeError(str(err) or type(err).__name__) from err
+        raise _error_of(err) from err
 
 
-def as_standby(sock: socket.socket, key: bytes) -> dict[str, Any]:
-    """Prove and be proved to; returns what the primary says. Raises HandshakeError."""
+def as_standby(sock: socket.socket, settings: Settings, spoken: Spoken = SPOKEN) -> Meeting:
+    """Listen first, until the primary has said what it wants. Takes the socket over.
+
+    Raises HandshakeError.
+    """
     try:
-        sock.settimeout(SECONDS)
-        peer = _read_greeting(sock)
-        mine = _greeting()
-        sock.sendall(mine + _proof(key, b"standby", peer.raw, mine))
-        proof = _exactly(sock, _PROOF_BYTES)
-        if not hmac.compare_digest(proof, _proof(key, b"primary", peer.raw, mine)):
-            raise HandshakeError("somebody without our cluster.key")
-        return _read_json(sock)
+        talk = _Talk(sock, settings, server=True)
+        mine = _Greeting(settings.cluster, settings.node, spoken)
+        theirs = _Greeting.from_json(talk.hear())
+        try:
+            _check_name(theirs, settings)
+            agreement = _agree(mine, theirs)
+        except HandshakeError as err:
+            talk.say({**mine.to_json(), "refuse": str(err)})
+            raise
+        talk.say(mine.to_json())
+        return Meeting(talk.channel, agreement, talk.hear(), {})
     except OSError as err:
-        raise HandshakeError(str(err) or type(err).__name__) from err
+        raise _error_of(err) from err
 
 
-def answer(sock: socket.socket, said: dict[str, Any]) -> None:
+def answer(channel: Channel, said: Json) -> None:
     """The standby's last word. Raises OSError."""
-    _send_json(sock, said)
+    channel.send(_packed(said), int(SECONDS * 1000))
 
 
-def _greeting() -> bytes:
-    return _GREETING.pack(MAGIC, VERSION, 0, FEATURES, os.urandom(32))
+def _check_name(theirs: _Greeting, settings: Settings) -> None:
+    """A node that was led back to itself holds the key, too."""
+    if (theirs.cluster, theirs.node) != (settings.cluster, settings.peer):
+        raise HandshakeError(
+            f"{theirs.node} of {theirs.cluster} is not the peer of {settings.node}"
+            f" of {settings.cluster}"
+        )
 
 
-def _read_greeting(sock: socket.socket) -> Greeting:
-    raw = _exactly(sock, _GREETING.size)
-    magic, version, _, features, _ = _GREETING.unpack(raw)
-    if magic != MAGIC:
-        raise HandshakeError("not a replicator")
-    if version != VERSION:
-        raise HandshakeError(f"protocol version {version}, ours is {VERSION}")
-    return Greeting(version, features, raw)
+def _agree(mine: _Greeting, theirs: _Greeting) -> Agreement:
+    version = min(mine.spoken.highest, theirs.spoken.highest)
+    if version < max(mine.spoken.lowest, theirs.spoken.lowest):
+        raise HandshakeError(
+            f"no protocol version in common: {mine.node} speaks {mine.spoken},"
+            f" {theirs.node} {theirs.spoken}"
+        )
+    return Agreement(version, mine.spoken.features & theirs.spoken.features)
 
 
-def _proof(key: bytes, who: bytes, primary: bytes, standby: bytes) -> bytes:
-    return hmac.digest(key, who + b"\0" + primary + standby, hashlib.sha256)
+def _error_of(err: OSError) -> HandshakeError:
+    """A refusal counts on every link; silence and the end of a connection are one link's."""
+    reason = err.strerror or str(err) or type(err).__name__
+    if err.errno in (errno.EKEYREJECTED, errno.EPROTO):
+        return HandshakeError(reason)
+    return LinkFailed(reason)
 
 
-def _exactly(sock: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        part = sock.recv(size - len(data))
-        if not part:
-            raise HandshakeError("the connection ended")
-        data += part
-    return data
+def _packed(said: Json) -> bytes:
+    text = json.dumps(dict(said)).encode()
+    return struct.pack("<I", len(text)) + text
 
 
-def _send_json(sock: socket.socket, said: dict[str, Any]) -> None:
-    text = json.dumps(said).encode()
-    sock.sendall(struct.pack("<I", len(text)) + text)
+class _Talk:
+    """JSON objects over a fresh channel, until one deadline."""
 
+    def __init__(self, sock: socket.socket, settings: Settings, *, server: bool) -> None:
+        self._until = time.monotonic() + SECONDS
+        self.channel = Channel(sock.detach(), settings.key, server, self._left_ms())
 
-def _read_json(sock: socket.socket) -> dict[str, Any]:
-    (size,) = struct.unpack("<I", _exactly(sock, 4))
-    if size > MOST_JSON:
-        raise HandshakeError("says too much")
-    try:
-        said = json.loads(_exactly(sock, size))
-    except (ValueError, RecursionError) as err:
-        raise HandshakeError("does not speak JSON") from err
-    if not isinstance(said, dict):
-        raise HandshakeError("does not say an object")
-    return said
+    def _left_ms(self) -> int:
+        return max(0, int((self._until - time.monotonic()) * 1000))
+
+    def say(self, said: Json) -> None:
+        self.channel.send(_packed(said), self._left_ms())
+
+    def hear(self) -> dict[str, Any]:
+        (size,) = struct.unpack("<I", self.channel.receive(4, self._left_ms()))
+        if size > MOST_JSON:
+            raise HandshakeError("says too much")
+        try:
+            said = json.loads(self.channel.receive(size, self._left_ms()))
+        except (ValueError, RecursionError) as err:
+            raise HandshakeError("does not speak JSON") from err
+        if not isinstance(said, dict):
+            raise HandshakeError("does not say an object")
+        return said

@@ -801,9 +801,9 @@ static PyObject *hot_set_kernel_times(HotPath *hot, PyObject *args)
 static PyObject *hot_attach(HotPath *hot, PyObject *args)
 {
 	struct stream *s = &hot->stream;
-	int sock;
+	PyObject *channel;
 
-	if (!PyArg_ParseTuple(args, "i", &sock))
+	if (!PyArg_ParseTuple(args, "O!", &ChannelType, &channel))
 		return NULL;
 	pthread_mutex_lock(&s->lock);
 	if (s->attached || s->ring_count || s->fsyncs || s->sending) {
@@ -811,8 +811,8 @@ static PyObject *hot_attach(HotPath *hot, PyObject *args)
 		PyErr_SetString(PyExc_RuntimeError, "the former stream is not finished");
 		return NULL;
 	}
-	s->sock = dup(sock); /* ours until detach, whenever the caller closes his */
-	s->broken = s->sock < 0;
+	s->channel = channel_of(channel);
+	s->broken = false;
 	s->attached = true;
 	s->next_seq = 1;
 	s->acked = 0;
@@ -1093,13 +1093,14 @@ PyMODINIT_FUNC PyInit__hotpath(void)
 	PyObject *m;
 
 	mallopt(M_ARENA_MAX, 2); /* many threads, little memory */
-	if (PyType_Ready(&HotPathType) || PyType_Ready(&ApplierType))
+	if (PyType_Ready(&HotPathType) || PyType_Ready(&ApplierType) || PyType_Ready(&ChannelType))
 		return NULL;
 	m = PyModule_Create(&module);
 	if (!m)
 		return NULL;
 	if (PyModule_AddObjectRef(m, "HotPath", (PyObject *)&HotPathType) ||
 	    PyModule_AddObjectRef(m, "Applier", (PyObject *)&ApplierType) ||
+	    PyModule_AddObjectRef(m, "Channel", (PyObject *)&ChannelType) ||
 	    PyModule_AddIntConstant(m, "GATE_OPEN", GATE_OPEN) ||
 	    PyModule_AddIntConstant(m, "GATE_PARK", GATE_PARK) ||
 	    PyModule_AddIntConstant(m, "GATE_READ_ONLY", GATE_READ_ONLY) ||

@@ -60,6 +60,9 @@ struct bytes_out {
 	size_t length, room;
 };
 
+/* The encrypted connection to the peer: channel.h. */
+struct channel;
+
 /*
  * The primary's end of the stream.
  *
@@ -69,9 +72,9 @@ struct bytes_out {
 struct stream {
 	pthread_mutex_t lock;
 	pthread_cond_t changed; /* acked moved, or broken */
-	int sock;
+	struct channel *channel; /* held while attached */
 	bool attached, broken;
-	bool sending, receiving; /* a thread uses sock outside of the lock */
+	bool sending, receiving; /* a thread uses the channel outside of the lock */
 	uint64_t epoch; /* counts attachments: a binding is valid in one of them */
 	uint64_t next_seq, acked;
 	struct bytes_out out, on_the_way;
@@ -140,7 +143,6 @@ typedef struct {
 bool bytes_reserve(struct bytes_out *b, size_t more);
 void bytes_consume(struct bytes_out *b, size_t used);
 void bytes_give_back(struct bytes_out *b);
-bool send_all(int sock, const char *data, size_t length);
 int stream_init(struct stream *s);
 void stream_destroy(struct stream *s);
 uint64_t stream_submit(struct stream *s, uint64_t epoch, struct frame *head, size_t head_length,
@@ -180,8 +182,17 @@ PyObject *frame_object(const struct frame *frame);
 double monotonic_now(void);
 void deadline_in(struct timespec *when, int timeout_ms);
 
-/* applier.c, syscalls.c */
+/* channel.c, channeltype.c */
+struct channel *channel_of(PyObject *object);
+void channel_let_go(struct channel *c);
+int channel_send(struct channel *c, const void *head, size_t head_length, const void *data,
+		 size_t data_length, int timeout_ms);
+int channel_receive(struct channel *c, void *data, size_t room, size_t *got, int timeout_ms);
+void channel_shut(struct channel *c);
+
+/* applier.c, channeltype.c, syscalls.c */
 extern PyTypeObject ApplierType;
+extern PyTypeObject ChannelType;
 extern PyMethodDef syscall_methods[];
 
 #endif

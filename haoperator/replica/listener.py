@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The replication port of this node: both nodes listen, always.
 
-Nobody who has not proved to hold the key gets further than a few bounded reads, and no
-more than a handful of such strangers are heard at a time.
+Nobody who has not proved to hold the key gets further than the TLS handshake, which is
+bounded in bytes and time, and no more than a handful of such strangers are heard at once.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ import selectors
 import socket
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from haoperator.replica import handshake
-from haoperator.replica.handshake import HandshakeError
+from haoperator.replica.handshake import HandshakeError, Meeting
 from haoperator.replica.settings import Settings
 from haoperator.replica.sockets import listen, prepare
 
@@ -25,7 +24,7 @@ RETRY_SECONDS = 0.5
 
 log = logging.getLogger(__name__)
 
-Greeted = Callable[[socket.socket, dict[str, Any]], None]
+Greeted = Callable[[Meeting], None]
 
 
 class Listener:
@@ -38,6 +37,7 @@ class Listener:
         self._selector = selectors.DefaultSelector()
         self._missing = [link.own for link in settings.links]
         self._complained = False
+        self._complaint = ""
 
     def start(self) -> None:
         threading.Thread(target=self._serve, name="listen", daemon=True).start()
@@ -69,29 +69,31 @@ class Listener:
 
     def _accept(self, listening: socket.socket) -> None:
         try:
-            sock, _ = listening.accept()
+            sock, address = listening.accept()
         except OSError:
             return
         if not self._strangers.acquire(blocking=False):
             sock.close()
             return
-        threading.Thread(target=self._greet, args=(sock,), name="greet", daemon=True).start()
+        threading.Thread(
+            target=self._greet, args=(sock, address[0]), name="greet", daemon=True
+        ).start()
 
-    def _greet(self, sock: socket.socket) -> None:
+    def _greet(self, sock: socket.socket, address: str) -> None:
         try:
-            prepare(sock, self._settings)
-            said = handshake.as_standby(sock, self._settings.key)
+            with sock:
+                prepare(sock, self._settings)
+                meeting = handshake.as_standby(sock, self._settings)
         except (HandshakeError, OSError) as err:
-            log.warning("connection from %s refused: %s", _address(sock), err)
-            sock.close()
+            self._complain(f"connection from {address} refused: {err}")
             return
         finally:
             self._strangers.release()
-        self._greeted(sock, said)
+        self._complaint = ""
+        self._greeted(meeting)
 
-
-def _address(sock: socket.socket) -> str:
-    try:
-        return str(sock.getpeername()[0])
-    except OSError:
-        return "somebody"
+    def _complain(self, complaint: str) -> None:
+        """A peer with another key knocks twice a second: the same is said once."""
+        if complaint != self._complaint:
+            log.warning("%s", complaint)
+        self._complaint = complaint

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from haoperator.replica import frames, wire
-from haoperator.replica._hotpath import HotPath
+from haoperator.replica._hotpath import Channel, HotPath
 
 if TYPE_CHECKING:
     from haoperator.replica.directory import Directory
@@ -68,13 +68,13 @@ class Outgoing:
     def attached(self) -> bool:
         return self.phase is not Phase.DETACHED
 
-    def attach(self, sock: int, phase: Phase) -> None:
+    def attach(self, channel: Channel, phase: Phase) -> None:
         """Begin a stream. Nothing may be in flight."""
         self._bound.clear()
         for node in self._never:
             self.hot.set_bound(node, 0)
         self._never.clear()
-        self.epoch = self.hot.attach(sock)
+        self.epoch = self.hot.attach(channel)
         self.phase = phase
 
     def detach(self) -> None:

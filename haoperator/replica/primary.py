@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-import socket
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +22,7 @@ from haoperator.replica.copying import Progress
 from haoperator.replica.courier import Interrupted
 from haoperator.replica.difference import Difference
 from haoperator.replica.gate import Gate, Stuck
+from haoperator.replica.handshake import Meeting
 from haoperator.replica.marks import EVERYTHING, Kind, Mark
 from haoperator.replica.mounts import Mounts
 from haoperator.replica.outgoing import Outgoing, Phase
@@ -79,8 +79,6 @@ class PrimarySide:
     def hello(self) -> dict[str, Any]:
         """What a primary says first."""
         return {
-            "cluster": self._settings.cluster,
-            "node": self._settings.node,
             "record": self._standing.record.to_json(),
             "directories": self._mounts.names,
             "token": self._standing.token.hex(),
@@ -91,9 +89,10 @@ class PrimarySide:
         self._standing.peer_lives()
 
     def refused(self, reason: str) -> None:
-        """The peer does not want our stream."""
+        """The peer does not want our stream, or nothing to do with us; `""`: it talks to us."""
         if reason != self._standing.refusal:
-            log.error("the peer refuses to replicate: %s", reason)
+            if reason:
+                log.error("the peer refuses to replicate: %s", reason)
             self._standing.refusal = reason
             self._standing.changed()
 
@@ -116,11 +115,17 @@ class PrimarySide:
         if resync is not None:
             resync.courier.deliver_marks(part)
 
-    def stream_begins(self, sock: socket.socket, mode: str) -> bool:
-        """The peer accepted, in one of connector.MODES. False if it is not wanted any more."""
-        standing, resync = self._standing, mode != "synced"
+    def stream_begins(self, meeting: Meeting) -> bool:
+        """The peer accepted, in one of connector.MODES.
+
+        False if it is not wanted any more, or not what was asked for.
+        """
+        standing, mode = self._standing, str(meeting.answer["accept"])
+        resync = mode != "synced"
         with standing.decide:
             if not self.wants_stream or standing.stream not in (Stream.HELD, Stream.ALONE):
+                return False
+            if meeting.asked != self.hello():  # a generation began meanwhile
                 return False
             standing.put(peer_outdated=resync)
             self._close_gate()
@@ -130,7 +135,7 @@ class PrimarySide:
             self._hot.release(0)
             standing.token = b""
             standing.refusal = ""
-            self._outgoing.attach(sock.fileno(), Phase.RESYNC if resync else Phase.SYNCED)
+            self._outgoing.attach(meeting.channel, Phase.RESYNC if resync else Phase.SYNCED)
             if resync:
                 self._periods.lose_peer()
                 self._begin_resync(partial=mode == "noted")

@@ -6,17 +6,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import socket
 import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from haoperator.replica import frames, wire
-from haoperator.replica._hotpath import Applier
+from haoperator.replica._hotpath import Applier, Channel
 from haoperator.replica.hashing import HashPool
 from haoperator.replica.incoming import Incoming
 from haoperator.replica.matching import Unlike
-from haoperator.replica.sockets import shut
 
 FSYNC_THREADS = 8
 """As many as can wait on the primary: flushes of one disk that are asked for together are one."""
@@ -43,7 +41,7 @@ class StandbySession:
 
     def __init__(
         self,
-        sock: socket.socket,
+        channel: Channel,
         roots: Sequence[int],
         owner: Owner,
         *,
@@ -51,10 +49,10 @@ class StandbySession:
         partial: bool,
         detect_ms: int,
     ) -> None:
-        self._sock = sock
+        self._channel = channel
         self._owner = owner
         self._detect_ms = detect_ms
-        self.applier = Applier(sock.fileno())
+        self.applier = Applier(channel)
         self._hashes = HashPool(self._failed)
         self._incoming = Incoming(
             self.applier, roots, self, self._hashes, tolerant=tolerant, partial=partial
@@ -68,7 +66,6 @@ class StandbySession:
         ]
 
     def start(self) -> None:
-        self._sock.settimeout(None)
         for thread in self._threads:
             thread.start()
 
@@ -90,7 +87,7 @@ class StandbySession:
         self.applier.close()
         for thread in self._threads:
             thread.join()
-        self._sock.close()
+        self._channel.close()
 
     # Called by Incoming, in the applying thread.
 
@@ -145,11 +142,12 @@ class StandbySession:
             self.applier.close()
             self._hashes.close()
             self._incoming.close()
-            shut(self._sock)
+            self._channel.shut()
             self._owner.ended(self, closed=closed)
 
 
 ENDINGS = (
+    errno.EBADMSG,
     errno.ETIMEDOUT,
     errno.ECONNRESET,
     errno.EPIPE,

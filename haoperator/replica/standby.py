@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The standby's side of the stream: accepted, applied, lost.
 
-It takes one stream at a time; a new one of the authenticated peer replaces the former.
+It takes one stream at a time; a new one of the peer replaces the former.
 A session ends before anything else changes what the record says, so that its threads
 need no lock to store what the stream brought.
 """
@@ -11,15 +11,15 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import socket
 import time
-from typing import Any
 
 from haoperator.core.status import Stream
 from haoperator.replica import frames, handshake
+from haoperator.replica._hotpath import Channel
 from haoperator.replica.acceptance import KNOCKED, Verdict, judge
 from haoperator.replica.copying import Progress
 from haoperator.replica.fallback import Fallback
+from haoperator.replica.handshake import Json, Meeting
 from haoperator.replica.listener import Listener
 from haoperator.replica.mounts import Mounts
 from haoperator.replica.periods import Periods
@@ -52,21 +52,22 @@ class StandbySide:
         session = self._session
         return session.applier.heard() if session else 0.0
 
-    def greeted(self, sock: socket.socket, said: dict[str, Any]) -> None:
-        """The peer has proved itself and says what it wants. Takes the socket over."""
+    def greeted(self, meeting: Meeting) -> None:
+        """The peer has proved itself and says what it wants. Takes the channel over."""
+        channel, said = meeting.channel, meeting.asked
         self._standing.peer_lives()
         try:
             if said.get("knock"):
-                handshake.answer(sock, KNOCKED.to_json())
-                sock.close()
+                handshake.answer(channel, KNOCKED.to_json())
+                channel.close()
             else:
                 with self._standing.decide:
-                    self._consider(sock, said)
+                    self._consider(channel, said)
         except (OSError, ValueError, KeyError, TypeError) as err:
             log.warning("primary not accepted: %s", err)
-            sock.close()
+            channel.close()
 
-    def _consider(self, sock: socket.socket, said: dict[str, Any]) -> None:
+    def _consider(self, channel: Channel, said: Json) -> None:
         standing, settings = self._standing, self._settings
         verdict = judge(
             said,
@@ -80,8 +81,8 @@ class StandbySide:
             verdict = Verdict(refuse="snapshot", reason=f"{settings.node} takes a snapshot first")
         if verdict.refuse:
             log.warning("primary refused: %s", verdict.reason)
-            handshake.answer(sock, verdict.to_json())
-            sock.close()
+            handshake.answer(channel, verdict.to_json())
+            channel.close()
             return
         self.end()
         if verdict.resync and verdict.partial:
@@ -92,7 +93,7 @@ class StandbySide:
             standing.put(up_to_date=True, last_primary=False, peer_outdated=False)
         standing.token = b""
         self._session = StandbySession(
-            sock,
+            channel,
             [directory.root_fd for directory in self._mounts],
             self,
             tolerant=verdict.resync,
@@ -100,7 +101,7 @@ class StandbySide:
             detect_ms=settings.detect_ms,
         )
         standing.say(stream=Stream.RESYNC if verdict.resync else Stream.SYNCED)
-        handshake.answer(sock, verdict.to_json())
+        handshake.answer(channel, verdict.to_json())
         self._session.start()
         if verdict.mode == "noted":
             self._session.tell_marks(self._periods.packed())

@@ -8,16 +8,13 @@
  * is combined: the first caller to come sends for all that come meanwhile.
  *
  * Lock order: namespace mutex, node lock, stream lock. No system call is made under the
- * stream lock.
+ * stream lock, but for the shutdown of a socket.
  */
 #include "hotpath.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #define KEEP_ROOM (256u * 1024) /* buffers above this are given back when they run empty */
 #define RECEIVE_ROOM (64u * 1024)
@@ -27,7 +24,6 @@ int stream_init(struct stream *s)
 	pthread_condattr_t monotonic;
 
 	memset(s, 0, sizeof(*s));
-	s->sock = -1;
 	s->next_seq = 1;
 	if (pthread_condattr_init(&monotonic) ||
 	    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC) ||
@@ -114,8 +110,8 @@ static void answer_pending(struct pending *p, int error)
 static void break_locked(struct stream *s)
 {
 	s->broken = true;
-	if (s->sock >= 0)
-		shutdown(s->sock, SHUT_RDWR);
+	if (s->channel)
+		channel_shut(s->channel);
 	pthread_cond_broadcast(&s->changed);
 }
 
@@ -278,21 +274,6 @@ bool stream_wait_synced(struct stream *s, uint64_t seq, int timeout_ms)
 	return synced;
 }
 
-bool send_all(int sock, const char *data, size_t length)
-{
-	while (length) {
-		ssize_t n = send(sock, data, length, MSG_NOSIGNAL);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return false;
-		data += n;
-		length -= (size_t)n;
-	}
-	return true;
-}
-
 /* Send what has been appended, unless another thread is at it: it takes ours along. */
 void stream_flush(struct stream *s)
 {
@@ -304,12 +285,13 @@ void stream_flush(struct stream *s)
 	s->sending = true;
 	while (s->out.length && !s->broken) {
 		struct bytes_out swap = s->out;
-		int sock = s->sock;
+		struct channel *channel = s->channel;
 
 		s->out = s->on_the_way;
 		s->on_the_way = swap;
 		pthread_mutex_unlock(&s->lock);
-		bool sent = send_all(sock, s->on_the_way.data, s->on_the_way.length);
+		bool sent = !channel_send(channel, s->on_the_way.data, s->on_the_way.length, NULL,
+					  0, -1);
 		pthread_mutex_lock(&s->lock);
 		if (sent)
 			s->bytes_sent += s->on_the_way.length;
@@ -357,9 +339,11 @@ static bool acknowledge(struct stream *s, uint64_t seq)
 	}
 }
 
-static int receive(struct stream *s, int sock, int timeout_ms, struct frame **frame)
+static int receive(struct stream *s, struct channel *channel, int timeout_ms,
+		   struct frame **frame)
 {
 	struct bytes_out *in = &s->in;
+	size_t n;
 
 	for (;;) {
 		while (in->length - s->in_used >= sizeof(struct frame)) {
@@ -390,20 +374,11 @@ static int receive(struct stream *s, int sock, int timeout_ms, struct frame **fr
 		bytes_give_back(in);
 		if (!bytes_reserve(in, RECEIVE_ROOM))
 			return ENOMEM;
-		struct pollfd wait = { .fd = sock, .events = POLLIN };
-		int ready = poll(&wait, 1, timeout_ms);
-		if (ready == 0)
-			return ETIMEDOUT;
-		if (ready < 0 && errno != EINTR)
-			return errno;
-		if (ready < 0)
-			continue;
-		ssize_t n = recv(sock, in->data + in->length, in->room - in->length, 0);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n ? errno : ECONNRESET;
-		in->length += (size_t)n;
+		int error = channel_receive(channel, in->data + in->length,
+					    in->room - in->length, &n, timeout_ms);
+		if (error)
+			return error == EAGAIN ? ETIMEDOUT : error;
+		in->length += n;
 		s->heard = monotonic_now();
 	}
 }
@@ -411,7 +386,8 @@ static int receive(struct stream *s, int sock, int timeout_ms, struct frame **fr
 /*
  * Take the peer's frames until one is not for the data path: it is in *frame then, valid
  * until the next call. Returns 0, or an errno: ETIMEDOUT when nothing at all came for
- * `timeout_ms`, EPROTO for rubbish, ECONNRESET at the end.
+ * `timeout_ms`, EPROTO for rubbish, EBADMSG for what was changed on the way, ECONNRESET
+ * at the end.
  */
 int stream_receive(struct stream *s, int timeout_ms, struct frame **frame)
 {
@@ -420,10 +396,10 @@ int stream_receive(struct stream *s, int timeout_ms, struct frame **frame)
 		pthread_mutex_unlock(&s->lock);
 		return ECONNRESET;
 	}
-	int sock = s->sock;
+	struct channel *channel = s->channel;
 	s->receiving = true;
 	pthread_mutex_unlock(&s->lock);
-	int error = receive(s, sock, timeout_ms, frame);
+	int error = receive(s, channel, timeout_ms, frame);
 	pthread_mutex_lock(&s->lock);
 	s->receiving = false;
 	if (error)
@@ -441,10 +417,11 @@ void stream_detach(struct stream *s)
 	while (s->sending || s->receiving)
 		pthread_cond_wait(&s->changed, &s->lock);
 	s->attached = false;
-	if (s->sock >= 0)
-		close(s->sock);
-	s->sock = -1;
+	struct channel *channel = s->channel;
+	s->channel = NULL;
 	pthread_mutex_unlock(&s->lock);
+	if (channel)
+		channel_let_go(channel);
 }
 
 /* Give everyone who waits for the peer his answer, or `error` instead. */

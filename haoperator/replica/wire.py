@@ -12,8 +12,6 @@ import struct
 
 from haoperator.replica import frames
 
-VERSION = 1
-
 Received = tuple[int, int, int, int, bytes]
 """A frame as C hands it over: type, directory, seq, node, payload."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import struct
 import threading
 from pathlib import Path
@@ -16,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haoperator.replica import _hotpath, abi, frames, wire
+from tests.replica.channels import channels
 
 SOURCE = Path(wire.__file__).parent
 
@@ -73,34 +73,32 @@ def test_device_numbers_survive_the_kernels_encoding() -> None:
 
 
 def test_oversized_frame_is_not_even_read() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        applier = _hotpath.Applier(ours.fileno())
-        theirs.sendall(struct.pack("<IHHQQ", _hotpath.MAX_FRAME + 1, 16, 0, 1, 0))
-        with pytest.raises(OSError, match="Protocol error"):
-            applier.next(1000)
+    ours, theirs = channels()
+    applier = _hotpath.Applier(ours)
+    theirs.send(struct.pack("<IHHQQ", _hotpath.MAX_FRAME + 1, 16, 0, 1, 0), 1000)
+    with pytest.raises(OSError, match="Protocol error"):
+        applier.next(1000)
 
 
 def test_frames_may_come_in_any_pieces(tmp_path: Path) -> None:
-    ours, theirs = socket.socketpair()
+    ours, theirs = channels()
     target = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
-    with ours, theirs:
-        applier = _hotpath.Applier(ours.fileno())
-        applier.bind(7, target)
-        stream = b""
-        for seq in range(1, 50):
-            body = struct.pack("<QqII", (seq - 1) * 3, frames.NO_TIME, 0, 0) + b"abc"
-            stream += struct.pack("<IHHQQ", 24 + len(body), 16, 0, seq, 7) + body
-        stream += struct.pack("<IHHQQ", 24, frames.Type.UNBIND, 0, 50, 7)
+    applier = _hotpath.Applier(ours)
+    applier.bind(7, target)
+    stream = b""
+    for seq in range(1, 50):
+        body = struct.pack("<QqII", (seq - 1) * 3, frames.NO_TIME, 0, 0) + b"abc"
+        stream += struct.pack("<IHHQQ", 24 + len(body), 16, 0, seq, 7) + body
+    stream += struct.pack("<IHHQQ", 24, frames.Type.UNBIND, 0, 50, 7)
 
-        def send() -> None:
-            for at in range(0, len(stream), 7):
-                theirs.sendall(stream[at : at + 7])
+    def send() -> None:
+        for at in range(0, len(stream), 7):
+            theirs.send(stream[at : at + 7], 5000)
 
-        sender = threading.Thread(target=send)
-        sender.start()
-        assert applier.next(5000) == (frames.Type.UNBIND, 0, 50, 7, b"")
-        sender.join()
+    sender = threading.Thread(target=send)
+    sender.start()
+    assert applier.next(5000) == (frames.Type.UNBIND, 0, 50, 7, b"")
+    sender.join()
     assert (tmp_path / "file").read_bytes() == b"abc" * 49
 
 
