@@ -60,6 +60,8 @@ class Node:
         self.paths = {name: Path(path) for name, path in settings["directories"]}
         self.process: Process | None = None
         self.sanitizer: Sanitizer | None = None
+        self.prefix: list[str] = []
+        """The command that runs the replicator elsewhere, in a network namespace say."""
         self.fds: dict[str, tuple[int, int]] = {}
         """Of each mounted directory: /dev/fuse, and the directory below."""
         self._control: socket.socket | None = None
@@ -88,7 +90,7 @@ class Node:
         config = self.base / f"{self.name}.json"
         config.write_text(json.dumps(self.settings), encoding="utf-8")
         environment = {"PYTHONPATH": str(ROOT)}
-        command = self._command(str(config))
+        command = [*self.prefix, *self._command(str(config))]
         fds: tuple[int, ...] = ()
         if restored:  # as systemd passes what it kept
             names = [f"{name}.{kind}" for name in self.fds for kind in ("fuse", "root")]
