@@ -99,7 +99,6 @@ static int seal(struct channel *c, const char *data, size_t length)
 {
 	if (c->broken)
 		return EPIPE;
-	ERR_clear_error();
 	while (length) {
 		size_t size = length < RECORD ? length : RECORD, written;
 

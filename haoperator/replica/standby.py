@@ -92,6 +92,13 @@ class StandbySide:
         else:
             standing.put(up_to_date=True, last_primary=False, peer_outdated=False)
         standing.token = b""
+        standing.say(stream=Stream.RESYNC if verdict.resync else Stream.SYNCED)
+        try:
+            # Before there is a session: nothing may be said before the answer, no pulse either.
+            handshake.answer(channel, verdict.to_json())
+        except OSError:
+            standing.say(stream=Stream.DISCONNECTED)
+            raise
         self._session = StandbySession(
             channel,
             [directory.root_fd for directory in self._mounts],
@@ -100,8 +107,6 @@ class StandbySide:
             partial=verdict.partial,
             detect_ms=settings.detect_ms,
         )
-        standing.say(stream=Stream.RESYNC if verdict.resync else Stream.SYNCED)
-        handshake.answer(channel, verdict.to_json())
         self._session.start()
         if verdict.mode == "noted":
             self._session.tell_marks(self._periods.packed())
