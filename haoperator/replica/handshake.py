@@ -117,7 +117,8 @@ def as_primary(
     `hello` is asked as late as can be. Raises HandshakeError, LinkFailed.
     """
     try:
-        talk = _Talk(sock, settings, server=False)
+        until = time.monotonic() + SECONDS
+        talk = _Talk(_open(sock, settings, server=False), until)
         mine = _Greeting(settings.cluster, settings.node, spoken)
         talk.say(mine.to_json())
         theirs = _Greeting.from_json(talk.hear())
@@ -138,7 +139,8 @@ def as_standby(sock: socket.socket, settings: Settings, spoken: Spoken = SPOKEN)
     Raises HandshakeError.
     """
     try:
-        talk = _Talk(sock, settings, server=True)
+        until = time.monotonic() + SECONDS
+        talk = _Talk(_open(sock, settings, server=True), until)
         mine = _Greeting(settings.cluster, settings.node, spoken)
         theirs = _Greeting.from_json(talk.hear())
         try:
@@ -190,12 +192,16 @@ def _packed(said: Json) -> bytes:
     return struct.pack("<I", len(text)) + text
 
 
+def _open(sock: socket.socket, settings: Settings, *, server: bool) -> Channel:
+    return Channel(sock.detach(), settings.key, server, int(SECONDS * 1000))
+
+
 class _Talk:
     """JSON objects over a fresh channel, until one deadline."""
 
-    def __init__(self, sock: socket.socket, settings: Settings, *, server: bool) -> None:
-        self._until = time.monotonic() + SECONDS
-        self.channel = Channel(sock.detach(), settings.key, server, self._left_ms())
+    def __init__(self, channel: Channel, until: float) -> None:
+        self.channel = channel
+        self._until = until
 
     def _left_ms(self) -> int:
         return max(0, int((self._until - time.monotonic()) * 1000))

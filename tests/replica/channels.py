@@ -41,7 +41,14 @@ def both(
 
 def channels(*, rekey_after: int = REKEY_AFTER) -> tuple[Channel, Channel]:
     """Two ends that trust each other."""
-    client, server = both(*socket.socketpair(), rekey_after=rekey_after)
+    return joined(*socket.socketpair(), rekey_after=rekey_after)
+
+
+def joined(
+    one: socket.socket, other: socket.socket, *, rekey_after: int = REKEY_AFTER
+) -> tuple[Channel, Channel]:
+    """The same, over these."""
+    client, server = both(one, other, rekey_after=rekey_after)
     assert isinstance(client, Channel), client
     assert isinstance(server, Channel), server
     return client, server

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import select
-import socket
 import struct
 import threading
 from dataclasses import dataclass
 
 from haoperator.replica import handshake
+from haoperator.replica._hotpath import Channel
 from haoperator.replica.frames import Type
 from haoperator.replica.sockets import listen
 from tests.replica.node_process import settings_from
@@ -61,33 +61,26 @@ class Recorder:
             if not select.select([self._listening], [], [], PULSE_SECONDS)[0]:
                 continue
             sock, _ = self._listening.accept()
-            with sock, contextlib.suppress(OSError, handshake.HandshakeError):
-                said = handshake.as_standby(sock, self._settings.key)
-                if said.get("knock"):
-                    handshake.answer(sock, {"refuse": "knock", "reason": "heard"})
+            with contextlib.suppress(OSError, handshake.HandshakeError):
+                meeting = handshake.as_standby(sock, self._settings)
+                if meeting.asked.get("knock"):
+                    handshake.answer(meeting.channel, {"refuse": "knock", "reason": "heard"})
                 else:
-                    handshake.answer(sock, {"accept": "synced"})
-                    self._record(sock)
+                    handshake.answer(meeting.channel, {"accept": "synced"})
+                    self._record(meeting.channel)
+                meeting.channel.close()
 
-    def _record(self, sock: socket.socket) -> None:
+    def _record(self, channel: Channel) -> None:
         while not self._closed.is_set():
-            if not select.select([sock], [], [], PULSE_SECONDS)[0]:
-                sock.sendall(HEAD.pack(HEAD.size, Type.PING, 0, 0, 0))
+            try:
+                head = channel.receive(HEAD.size, int(PULSE_SECONDS * 1000))
+            except TimeoutError:
+                channel.send(HEAD.pack(HEAD.size, Type.PING, 0, 0, 0), -1)
                 continue
-            length, type_number, directory, seq, node = HEAD.unpack(self._exactly(sock, HEAD.size))
-            payload = self._exactly(sock, length - HEAD.size)
+            length, type_number, directory, seq, node = HEAD.unpack(head)
+            payload = channel.receive(length - HEAD.size, -1)
             if seq:
                 self.frames.append(Frame(type_number, directory, node, payload))
             if type_number == Type.FSYNC:
-                sock.sendall(HEAD.pack(HEAD.size, Type.SYNCED, 0, seq, 0))
-            sock.sendall(HEAD.pack(HEAD.size, Type.ACK if seq else Type.PING, 0, seq, 0))
-
-    @staticmethod
-    def _exactly(sock: socket.socket, size: int) -> bytes:
-        data = b""
-        while len(data) < size:
-            part = sock.recv(size - len(data))
-            if not part:
-                raise ConnectionResetError("the primary went away")
-            data += part
-        return data
+                channel.send(HEAD.pack(HEAD.size, Type.SYNCED, 0, seq, 0), -1)
+            channel.send(HEAD.pack(HEAD.size, Type.ACK if seq else Type.PING, 0, seq, 0), -1)

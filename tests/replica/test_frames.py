@@ -103,24 +103,25 @@ def test_frames_may_come_in_any_pieces(tmp_path: Path) -> None:
 
 
 def test_one_fsync_serves_all_that_wait_for_the_same_file(tmp_path: Path) -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        applier = _hotpath.Applier(ours.fileno())
-        for node in (7, 8):
-            applier.bind(node, os.open(tmp_path / str(node), os.O_RDWR | os.O_CREAT))
-        waiting = [(seq, 7 + seq % 2) for seq in range(1, 21)]
-        for seq, node in waiting:
-            body = struct.pack("<II", seq % 3, 0)
-            theirs.sendall(struct.pack("<IHHQQ", 32, frames.Type.FSYNC, 0, seq, node) + body)
-        theirs.sendall(struct.pack("<IHHQQ", 24, frames.Type.UNBIND, 0, 21, 7))
-        assert applier.next(5000)[0] == frames.Type.UNBIND  # all are queued
-        worker = threading.Thread(target=applier.fsync_work)
-        worker.start()
-        theirs.settimeout(10)
-        with theirs.makefile("rb") as answers:
-            synced = [struct.unpack("<IHHQQ", answers.read(24)) for _ in waiting]
-        applier.close()
-        worker.join()
+    ours, theirs = channels()
+    applier = _hotpath.Applier(ours)
+    for node in (7, 8):
+        applier.bind(node, os.open(tmp_path / str(node), os.O_RDWR | os.O_CREAT))
+    waiting = [(seq, 7 + seq % 2) for seq in range(1, 21)]
+    for seq, node in waiting:
+        body = struct.pack("<II", seq % 3, 0)
+        theirs.send(struct.pack("<IHHQQ", 32, frames.Type.FSYNC, 0, seq, node) + body, 5000)
+    theirs.send(struct.pack("<IHHQQ", 24, frames.Type.UNBIND, 0, 21, 7), 5000)
+    assert applier.next(5000)[0] == frames.Type.UNBIND  # all are queued
+    worker = threading.Thread(target=applier.fsync_work)
+    worker.start()
+    synced: list[tuple[int, ...]] = []
+    while len(synced) < len(waiting):
+        answer = struct.unpack("<IHHQQ", theirs.receive(24, 10_000))
+        if answer[1] != frames.Type.ACK:
+            synced.append(answer)
+    applier.close()
+    worker.join()
     assert {kind for _, kind, *_ in synced} == {frames.Type.SYNCED}
     asked_first = [seq for seq, node in waiting if node == 8]
     assert [seq for _, _, _, seq, _ in synced[:10]] == asked_first

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import json
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from haoperator.replica.incoming import Incoming
 from haoperator.replica.nodelog import NodeLog
 from haoperator.replica.reception import Reception
 from haoperator.replica.standing import Refused
+from tests.replica.channels import TIMEOUT_MS, channels
 from tests.replica.pair import wait_for
 from tests.replica.trees import tree_of
 
@@ -133,21 +136,22 @@ def test_no_frame_reaches_out_of_the_directory(
     scratch = Scratch(tmp_path_factory.mktemp("fuzz"))
     failures: list[OSError] = []
     before = open_files()
-    ours, theirs = socket.socketpair()
+    ours, theirs = channels()
     root = os.open(scratch.root, os.O_RDONLY | os.O_DIRECTORY)
     hashes = HashPool(failures.append)
-    with ours, theirs:
-        applier = _hotpath.Applier(ours.fileno())
-        incoming = Incoming(applier, [root], Session(), hashes, tolerant=tolerant, partial=False)
-        try:
-            for frame in received:
-                with contextlib.suppress(wire.Rubbish, OSError):
-                    incoming.apply(frame)
-        finally:
-            hashes.close()
-            incoming.close()
-            applier.close()
-            os.close(root)
+    applier = _hotpath.Applier(ours)
+    incoming = Incoming(applier, [root], Session(), hashes, tolerant=tolerant, partial=False)
+    try:
+        for frame in received:
+            with contextlib.suppress(wire.Rubbish, OSError):
+                incoming.apply(frame)
+    finally:
+        hashes.close()
+        incoming.close()
+        applier.close()
+        os.close(root)
+        ours.close()
+        theirs.close()
     wait_for(lambda: open_files() == before, "no descriptor is left", 3.0)
     assert scratch.untouched()
 
@@ -183,12 +187,17 @@ def test_a_data_record_is_whole_or_refused(text: str) -> None:
 @example(b"\xff\xfe{}", 4)
 @quickly
 def test_what_a_peer_says_is_an_object_or_refused(said: bytes, size: int) -> None:
-    ours, theirs = socket.socketpair()
-    with ours:
-        with theirs:
-            theirs.sendall(struct.pack("<I", size & 0xFFFF_FFFF) + said)
-        with contextlib.suppress(handshake.HandshakeError):
-            assert isinstance(handshake._read_json(ours), dict)
+    ours, theirs = channels()
+    theirs.send(struct.pack("<I", size & 0xFFFF_FFFF) + said, TIMEOUT_MS)
+    theirs.close()
+    try:
+        assert isinstance(handshake._Talk(ours, time.monotonic() + handshake.SECONDS).hear(), dict)
+    except handshake.HandshakeError:
+        pass
+    except OSError as err:
+        assert err.errno == errno.ECONNRESET  # it said less than it announced
+    finally:
+        ours.close()
 
 
 @given(st.binary(max_size=300), st.lists(st.binary(max_size=60), max_size=5))

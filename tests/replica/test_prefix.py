@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from haoperator.replica import frames
 from haoperator.replica.frames import Type
 from haoperator.replica.session import StandbySession
+from tests.replica.channels import TIMEOUT_MS, joined
 from tests.replica.pair import Pair
 from tests.replica.recorder import HEAD, Frame, Recorder
 from tests.replica.spawner import Spawner
@@ -210,30 +211,31 @@ class Standby:
         for root in self.roots:
             root.mkdir(parents=True)
         self._fds = [os.open(root, os.O_RDONLY | os.O_DIRECTORY) for root in self.roots]
-        self._sock, theirs = socket.socketpair()
-        self._sock.settimeout(SECONDS)
+        ours, theirs = socket.socketpair()
+        self._wire = ours.dup()
+        self._channel, end = joined(ours, theirs)
         self.owner = Owner()
         self._session = StandbySession(
-            theirs, self._fds, self.owner, tolerant=False, partial=False, detect_ms=60_000
+            end, self._fds, self.owner, tolerant=False, partial=False, detect_ms=60_000
         )
         self._session.start()
         self.acked = 0
 
     def send(self, data: bytes) -> None:
-        self._sock.sendall(data)
+        self._channel.send(data, TIMEOUT_MS)
 
     def wait_acked(self, seq: int) -> None:
         while self.acked < seq:
-            head = b""
-            while len(head) < HEAD.size:
-                head += (part := self._sock.recv(HEAD.size - len(head)))
-                assert part, self.owner.failures
+            try:
+                head = self._channel.receive(HEAD.size, TIMEOUT_MS)
+            except OSError as err:
+                raise AssertionError(self.owner.failures) from err
             length, kind, _, self.acked, _ = HEAD.unpack(head)
-            assert (length, kind) == (HEAD.size, Type.ACK), self._sock.recv(length)
+            assert (length, kind) == (HEAD.size, Type.ACK)
 
     def cut(self) -> None:
         """No byte comes any more; what had come whole is applied when this returns."""
-        self._sock.shutdown(socket.SHUT_WR)
+        self._wire.shutdown(socket.SHUT_WR)
         assert self.owner.over.wait(SECONDS)
 
     def look(self, run: str) -> dict[str, Look]:
@@ -242,7 +244,8 @@ class Standby:
 
     def close(self) -> None:
         self._session.close()
-        self._sock.close()
+        self._channel.close()
+        self._wire.close()
         for fd in self._fds:
             os.close(fd)
 
