@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import subprocess
@@ -27,7 +28,8 @@ FLAGS = [
 @pytest.fixture(scope="module")
 def program() -> Path:
     """The parsers and what feeds them, in one program, in build/."""
-    [extension] = run_setup(str(ROOT / "setup.py"), stop_after="init").ext_modules
+    with contextlib.chdir(ROOT):  # its sources are found from there
+        [extension] = run_setup(str(ROOT / "setup.py"), stop_after="init").ext_modules
     sources = [ROOT / source for source in extension.sources]
     built = ROOT / "build" / "fuzz"
     built.parent.mkdir(exist_ok=True)
