@@ -7,6 +7,7 @@ GATE_OPEN: int
 GATE_PARK: int
 GATE_READ_ONLY: int
 MAX_FRAME: int
+TIME_NOW: int
 
 class State(TypedDict):
     attached: bool

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import time
 from typing import TYPE_CHECKING
 
 from haoperator.replica import _hotpath, abi, frames
@@ -84,12 +83,10 @@ def _kill_suidgid(node: Node) -> None:
 def _set_times(node: Node, valid: int, fields: tuple[int, ...]) -> None:
     if not valid & (Valid.ATIME | Valid.MTIME):
         return
-    atime = fields[5] * 1_000_000_000 + fields[8] if valid & Valid.ATIME else None
-    mtime = fields[6] * 1_000_000_000 + fields[9] if valid & Valid.MTIME else None
-    if valid & (Valid.ATIME_NOW | Valid.MTIME_NOW):
-        now = time.time_ns()
-        atime = now if valid & Valid.ATIME_NOW else atime
-        mtime = now if valid & Valid.MTIME_NOW else mtime
+    atime = _time(fields[5], fields[8]) if valid & Valid.ATIME else None
+    mtime = _time(fields[6], fields[9]) if valid & Valid.MTIME else None
+    atime = _hotpath.TIME_NOW if valid & Valid.ATIME_NOW else atime
+    mtime = _hotpath.TIME_NOW if valid & Valid.MTIME_NOW else mtime
     _hotpath.set_times(node.fd, atime, mtime)
 
 
@@ -97,6 +94,11 @@ def _leave_time_to_kernel(directory: Directory, node: Node, before: os.stat_resu
     """A kernel that caches writes says itself, and later, when a file was changed."""
     if directory.caches_writes:
         _hotpath.set_times(node.fd, None, before.st_mtime_ns)
+
+
+def _time(seconds: int, nanoseconds: int) -> int:
+    """What the kernel asked for, as far as a frame can say it: up to the year 2262."""
+    return min(seconds * 1_000_000_000 + nanoseconds, frames.LATEST)
 
 
 def _results(path: bytes, valid: int, st: os.stat_result) -> frames.Setattr:
@@ -128,8 +130,16 @@ def fallocate(directory: Directory, header: abi.Header, body: bytes) -> Change:
     before = os.fstat(fd)
     _hotpath.fallocate(fd, mode, offset, length)
     _leave_time_to_kernel(directory, node, before)
-    frame = frames.Fallocate(mode, offset, length, os.fstat(fd).st_mtime_ns)
-    return node.id, frame if bound else None, b""
+    st = os.fstat(fd)
+    frame = frames.Fallocate(mode, offset, length, st.st_mtime_ns)
+    if not header.uid or not st.st_mode & (stat.S_ISUID | stat.S_ISGID):
+        return node.id, frame if bound else None, b""
+    _kill_suidgid(node)  # as a write of somebody else than root does
+    directory.attributes_changed(node)  # the kernel does not expect it of this request
+    if not bound:
+        return node.id, None, b""
+    directory.outgoing.submit(directory.index, node.id, frame)
+    return node.id, _results(b"", Valid.MODE, os.fstat(fd)), b""
 
 
 def setxattr(directory: Directory, header: abi.Header, body: bytes) -> Change:

@@ -164,6 +164,10 @@ class Directory:
             if err.errno in (errno.ENODEV, errno.EBADF):
                 raise
 
+    def attributes_changed(self, node: Node) -> None:
+        """Let the kernel ask for the attributes of a file again. It does not wait for that."""
+        self.notify(abi.NOTIFY_INVAL_INODE, abi.INVAL_INODE.pack(node.id, -1, 0))
+
     def resend(self) -> None:
         """Ask for the requests that a former process read and did not answer (Linux 6.9)."""
         self.notify(abi.NOTIFY_RESEND, b"")

@@ -41,6 +41,7 @@ struct fsync_body {
 } __attribute__((packed));
 
 #define NO_TIME INT64_MIN
+#define TIME_NOW INT64_MAX /* for set_times: the present, by the clock of the file system */
 
 enum frame_type {
 	FRAME_PING = 1,

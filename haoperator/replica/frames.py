@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 NO_TIME = -(1 << 63)
 """Leave this time as it is."""
+LATEST = (1 << 63) - 2
+"""No time is later: April 2262. A file from after that is one from then at the peer."""
 LISTING_PART = 512
 """Entries in one LISTING frame at most."""
 

@@ -337,6 +337,8 @@ static enum outcome do_write(HotPath *hot, int fuse_fd, int directory,
 	if (written && !(in.write_flags & FUSE_WRITE_CACHE))
 		error = 0;
 	struct fuse_write_out out = { .size = (uint32_t)written };
+	if (frame.mode) /* before the answer; the kernel does not wait for it */
+		attributes_changed(fuse_fd, head->nodeid);
 	bool send = slot->bound != BOUND_NEVER && (written || !error);
 	if (send)
 		stream_submit(&hot->stream, 0, &frame.head, sizeof(frame), data, written,
@@ -349,8 +351,6 @@ static enum outcome do_write(HotPath *hot, int fuse_fd, int directory,
 	if (send)
 		stream_flush(&hot->stream);
 	gate_leave(&hot->gate);
-	if (frame.mode)
-		attributes_changed(fuse_fd, head->nodeid);
 	return DONE;
 }
 
@@ -1104,7 +1104,8 @@ PyMODINIT_FUNC PyInit__hotpath(void)
 	    PyModule_AddIntConstant(m, "GATE_OPEN", GATE_OPEN) ||
 	    PyModule_AddIntConstant(m, "GATE_PARK", GATE_PARK) ||
 	    PyModule_AddIntConstant(m, "GATE_READ_ONLY", GATE_READ_ONLY) ||
-	    PyModule_AddIntConstant(m, "MAX_FRAME", MAX_FRAME)) {
+	    PyModule_AddIntConstant(m, "MAX_FRAME", MAX_FRAME) ||
+	    PyModule_AddObject(m, "TIME_NOW", PyLong_FromLongLong(TIME_NOW))) {
 		Py_DECREF(m);
 		return NULL;
 	}

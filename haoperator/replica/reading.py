@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -10,6 +11,7 @@ import stat
 import struct
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from haoperator.replica import abi, sizes
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 Handler = Callable[["Directory", abi.Header, bytes], bytes | None]
 """Returns the answer, None where there is none to give. Raises OSError."""
 
+CAP_SYS_ADMIN = 21
 WRITING = (os.O_WRONLY, os.O_RDWR)
 DirectoryEntry = tuple[bytes, int, int]
 
@@ -189,9 +192,12 @@ def _kind(entry: os.DirEntry[bytes]) -> int:
         return 0
 
 
-def _list(node: Node) -> list[DirectoryEntry]:
-    inode = node.key[1]
-    entries: list[DirectoryEntry] = [(b".", inode, 4), (b"..", inode, 4)]
+def _list(directory: Directory, node: Node) -> list[DirectoryEntry]:
+    inode = above = node.key[1]
+    if node is not directory.nodes.root:  # what lies above the root is not ours to tell
+        with contextlib.suppress(OSError):
+            above = os.stat(b"..", dir_fd=node.fd).st_ino
+    entries: list[DirectoryEntry] = [(b".", inode, 4), (b"..", above, 4)]
     with os.scandir(os.fsencode(node.magic)) as found:
         entries += [(entry.name, entry.inode(), _kind(entry)) for entry in found]
     return entries
@@ -201,7 +207,7 @@ def readdir(directory: Directory, header: abi.Header, body: bytes) -> bytes:
     handle, offset, size, *_ = abi.READ_IN.unpack_from(body)
     entries = directory.listings.get(handle)
     if entries is None or offset == 0:
-        entries = _list(directory.nodes.get(header.node))
+        entries = _list(directory, directory.nodes.get(header.node))
         directory.listings.put(handle, entries)
     answer: list[bytes] = []
     for position in range(offset, len(entries)):
@@ -223,7 +229,21 @@ def getxattr(directory: Directory, header: abi.Header, body: bytes) -> bytes:
 def listxattr(directory: Directory, header: abi.Header, body: bytes) -> bytes:
     size, _ = abi.GETXATTR_IN.unpack_from(body)
     names = os.listxattr(directory.nodes.get(header.node).magic)
+    if any(name.startswith("trusted.") for name in names) and not _may_administer(header):
+        names = [name for name in names if not name.startswith("trusted.")]
     return _sized(b"".join(os.fsencode(name) + b"\0" for name in names), size)
+
+
+def _may_administer(header: abi.Header) -> bool:
+    """Whether the caller has CAP_SYS_ADMIN: who has not, is not shown `trusted` attributes."""
+    if header.uid:
+        return False
+    with contextlib.suppress(OSError):
+        status = Path(f"/proc/{header.pid}/status").read_text(encoding="ascii", errors="replace")
+        for line in status.splitlines():
+            if line.startswith("CapEff:"):
+                return bool(int(line.split()[1], 16) >> CAP_SYS_ADMIN & 1)
+    return True
 
 
 def _sized(value: bytes, size: int) -> bytes:

@@ -82,6 +82,10 @@ static struct timespec time_of(PyObject *ns, int *bad)
 		*bad = 1;
 		return when;
 	}
+	if (value == TIME_NOW) {
+		when.tv_nsec = UTIME_NOW;
+		return when;
+	}
 	when.tv_sec = value / 1000000000;
 	when.tv_nsec = value % 1000000000;
 	if (when.tv_nsec < 0) {
@@ -91,7 +95,10 @@ static struct timespec time_of(PyObject *ns, int *bad)
 	return when;
 }
 
-/* set_times(fd, atime_ns | None, mtime_ns | None): of what an O_PATH descriptor names */
+/*
+ * set_times(fd, atime_ns | None, mtime_ns | None): of what an O_PATH descriptor names.
+ * TIME_NOW is the present by the file system's own clock, which is coarser than ours.
+ */
 static PyObject *call_set_times(PyObject *self, PyObject *args)
 {
 	int fd, bad = 0;

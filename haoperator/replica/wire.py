@@ -69,12 +69,14 @@ def payload_of(frame: frames.Frame) -> bytes:
 
 
 def pack(codes: str, values: tuple[object, ...]) -> bytes:
-    """The payload of one frame, entry or xattr."""
+    """The payload of one frame, entry or xattr. Times ("q") are bounded, not refused."""
     parts: list[bytes] = []
     for code, value in zip(codes, values, strict=True):
         if isinstance(value, bytes):
             parts.append(_NUMBER["I"].pack(len(value)))
             parts.append(value)
+        elif code == "q" and isinstance(value, int):
+            parts.append(_NUMBER["q"].pack(min(value, frames.LATEST)))
         else:
             parts.append(_NUMBER[code].pack(value))
     return b"".join(parts)
