@@ -40,6 +40,7 @@ typedef struct {
 	PyObject_HEAD
 	struct channel *channel;
 	bool tolerant; /* resync: the walker comes by later and makes good what fails */
+	int lacking; /* ENOSPC or EDQUOT that was passed over meanwhile, 0: none */
 	uint64_t received, applied, acked;
 	struct bytes_out in;
 	size_t used;
@@ -186,8 +187,16 @@ static int apply(Applier *a, struct frame *f, bool *mine)
 	case FRAME_PING:
 		return 0;
 	case FRAME_WRITE:
-	case FRAME_SYNCDATA:
-		return apply_write(a, (const void *)f);
+	case FRAME_SYNCDATA: {
+		int error = apply_write(a, (const void *)f);
+
+		/* What the walk has yet to remove may be what takes the room. */
+		if (a->tolerant && (error == ENOSPC || error == EDQUOT)) {
+			a->lacking = error;
+			error = 0;
+		}
+		return error;
+	}
 	case FRAME_FSYNC:
 		if (f->node)
 			return queue_fsync(a, f);
@@ -468,6 +477,12 @@ static PyObject *applier_settle(Applier *a, PyObject *unused)
 	Py_RETURN_NONE;
 }
 
+static PyObject *applier_lacking(Applier *a, PyObject *unused)
+{
+	(void)unused;
+	return PyLong_FromLong(a->lacking);
+}
+
 static PyObject *applier_heard(Applier *a, PyObject *unused)
 {
 	(void)unused;
@@ -546,6 +561,7 @@ static PyMethodDef applier_methods[] = {
 	METHOD(acknowledge, METH_NOARGS),   METHOD(fsync_work, METH_NOARGS),
 	METHOD(close, METH_NOARGS),	    METHOD(settle, METH_NOARGS),
 	METHOD(unbind_all, METH_NOARGS),    METHOD(copied, METH_NOARGS),	    METHOD(heard, METH_NOARGS),
+	METHOD(lacking, METH_NOARGS),
 	{ NULL, NULL, 0, NULL },
 };
 

@@ -7,9 +7,11 @@ them, is the order of their frames.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from haoperator.replica import _hotpath, abi, frames
@@ -23,6 +25,13 @@ if TYPE_CHECKING:
 
 MOVES_THE_REST = 0x08 | 0x20
 """FALLOC_FL_COLLAPSE_RANGE and FALLOC_FL_INSERT_RANGE."""
+_FIELDS = {
+    Valid.MODE: "st_mode",
+    Valid.UID: "st_uid",
+    Valid.GID: "st_gid",
+    Valid.SIZE: "st_size",
+    Valid.MTIME: "st_mtime_ns",
+}
 
 
 def _address(directory: Directory, node: Node) -> tuple[int, bytes] | None:
@@ -38,6 +47,35 @@ def _address(directory: Directory, node: Node) -> tuple[int, bytes] | None:
     return 0, path
 
 
+@contextlib.contextmanager
+def _told_if_it_fails(
+    directory: Directory, node: Node, address: tuple[int, bytes] | None
+) -> Iterator[None]:
+    """What a change has done before it failed, the peer is told: a full disk may end an
+    allocation half-way. The frame goes with the next one, nobody waits for it."""
+    before = os.fstat(node.fd)
+    try:
+        yield
+    except OSError:
+        after = os.fstat(node.fd)
+        valid = Valid(0)
+        for field, name in _FIELDS.items():
+            if getattr(before, name) != getattr(after, name):
+                valid |= field
+        if address and valid:
+            frame = _results(address[1], valid, after)
+            directory.outgoing.submit(directory.index, address[0], frame)
+        raise
+
+
+def tell_mtime(directory: Directory, node: Node) -> None:
+    """Something in a directory failed, and left nothing but another time of it."""
+    path = directory.nodes.path(node)
+    if path is not None:
+        frame = _results(path, Valid.MTIME, os.fstat(node.fd))
+        directory.outgoing.submit(directory.index, 0, frame)
+
+
 def setattr_(directory: Directory, header: abi.Header, body: bytes) -> Change:
     fields = abi.SETATTR_IN.unpack_from(body)
     valid, size = fields[0] & 0xFFF, fields[3]
@@ -48,17 +86,18 @@ def setattr_(directory: Directory, header: abi.Header, body: bytes) -> Change:
         directory.tracker.content(node, min(sizes), max(sizes))
     else:
         directory.tracker.attributes(node)
-    _set_owner(node, valid, fields[13], fields[14])
-    if valid & Valid.MODE:
-        os.chmod(node.magic, stat.S_IMODE(fields[11]))
-    if valid & Valid.SIZE:
-        before = os.fstat(node.fd)
-        os.truncate(node.magic, size)
-        if not valid & Valid.MTIME:
-            _leave_time_to_kernel(directory, node, before)
-    if valid & Valid.KILL_SUIDGID:
-        _kill_suidgid(node)
-    _set_times(node, valid, fields)
+    with _told_if_it_fails(directory, node, address):
+        _set_owner(node, valid, fields[13], fields[14])
+        if valid & Valid.MODE:
+            os.chmod(node.magic, stat.S_IMODE(fields[11]))
+        if valid & Valid.SIZE:
+            before = os.fstat(node.fd)
+            os.truncate(node.magic, size)
+            if not valid & Valid.MTIME:
+                _leave_time_to_kernel(directory, node, before)
+        if valid & Valid.KILL_SUIDGID:
+            _kill_suidgid(node)
+        _set_times(node, valid, fields)
     st = os.fstat(node.fd)
     answer = abi.pack_attr_out(st, directory.cache_seconds)
     if address is None:
@@ -128,7 +167,8 @@ def fallocate(directory: Directory, header: abi.Header, body: bytes) -> Change:
         end = max(end, os.fstat(fd).st_size + length)
     directory.tracker.content(node, offset, end)
     before = os.fstat(fd)
-    _hotpath.fallocate(fd, mode, offset, length)
+    with _told_if_it_fails(directory, node, (node.id, b"") if bound else None):
+        _hotpath.fallocate(fd, mode, offset, length)
     _leave_time_to_kernel(directory, node, before)
     st = os.fstat(fd)
     frame = frames.Fallocate(mode, offset, length, st.st_mtime_ns)

@@ -256,6 +256,10 @@ static int write_whole(int fd, const char *data, size_t size, off_t offset, size
 	return 0;
 }
 
+/*
+ * Write here, all of it unless something stops it. `written` and the frame say what was
+ * done also where an error is returned: a failed write may have moved the file's time.
+ */
 static int write_here(int fd, struct write_frame *frame, const char *data, size_t size,
 		      bool kill_suidgid, bool keep_times, size_t *written)
 {
@@ -264,8 +268,6 @@ static int write_here(int fd, struct write_frame *frame, const char *data, size_
 	if (keep_times && fstat(fd, &before))
 		return errno;
 	int error = write_whole(fd, data, size, (off_t)frame->offset, written);
-	if (error && !*written)
-		return error;
 	frame->mtime_ns = NO_TIME;
 	if (keep_times) {
 		/* the SETATTR that brings the time may have come before the data */
@@ -276,7 +278,7 @@ static int write_here(int fd, struct write_frame *frame, const char *data, size_
 	}
 	if (fstat(fd, &st))
 		return errno;
-	if (kill_suidgid) {
+	if (kill_suidgid && *written) {
 		mode_t group_exec = S_ISGID | S_IXGRP;
 		mode_t kept = st.st_mode & ~(mode_t)S_ISUID;
 
@@ -339,8 +341,8 @@ static enum outcome do_write(HotPath *hot, int fuse_fd, int directory,
 	struct fuse_write_out out = { .size = (uint32_t)written };
 	if (frame.mode) /* before the answer; the kernel does not wait for it */
 		attributes_changed(fuse_fd, head->nodeid);
-	bool send = slot->bound != BOUND_NEVER && (written || !error);
-	if (send)
+	bool send = slot->bound != BOUND_NEVER;
+	if (send) /* what a failed one did, the peer does too: nobody waits for that */
 		stream_submit(&hot->stream, 0, &frame.head, sizeof(frame), data, written,
 			      error ? -1 : fuse_fd, head->unique, &out, sizeof(out));
 	pthread_mutex_unlock(&stripe->lock);
@@ -352,6 +354,21 @@ static enum outcome do_write(HotPath *hot, int fuse_fd, int directory,
 		stream_flush(&hot->stream);
 	gate_leave(&hot->gate);
 	return DONE;
+}
+
+/*
+ * What an fsync failed with counts until the file is closed: the kernel reports it once,
+ * but who asks again must not hear that all is on disk.
+ */
+static void fsync_failed(HotPath *hot, uint64_t node, int fd, int error)
+{
+	struct stripe *stripe = stripe_of(hot, node);
+
+	pthread_mutex_lock(&stripe->lock);
+	struct slot *slot = find(stripe, node);
+	if (slot && slot->fd == fd)
+		slot->fsync_error = error;
+	pthread_mutex_unlock(&stripe->lock);
 }
 
 static enum outcome do_fsync(HotPath *hot, int fuse_fd, int directory,
@@ -386,6 +403,7 @@ static enum outcome do_fsync(HotPath *hot, int fuse_fd, int directory,
 		gate_leave(&hot->gate);
 		return FOR_PYTHON;
 	}
+	int former_error = slot->fsync_error;
 	struct frame frame = { .type = FRAME_FSYNC,
 			       .directory = (uint16_t)directory,
 			       .node = head->nodeid };
@@ -408,7 +426,9 @@ static enum outcome do_fsync(HotPath *hot, int fuse_fd, int directory,
 	if (seq)
 		stream_flush(&hot->stream);
 	gate_leave(&hot->gate); /* the fsync itself may take long and changes nothing */
-	int error = (in.fsync_flags & 1 ? fdatasync(use.fd) : fsync(use.fd)) ? errno : 0;
+	int error = (in.fsync_flags & 1 ? fdatasync(use.fd) : fsync(use.fd)) ? errno : former_error;
+	if (error)
+		fsync_failed(hot, head->nodeid, use.fd, error);
 	end_use(stripe, &use);
 	if (seq) {
 		stream_fsync_local_done(&hot->stream, entry, error);
@@ -635,6 +655,7 @@ static PyObject *hot_set_fd(HotPath *hot, PyObject *args)
 	if (slot) {
 		old = left_to_users(stripe, slot->fd) ? -1 : slot->fd;
 		slot->fd = fd;
+		slot->fsync_error = 0;
 	}
 	pthread_mutex_unlock(&stripe->lock);
 	return slot ? PyLong_FromLong(old) : PyErr_NoMemory();

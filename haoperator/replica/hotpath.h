@@ -101,6 +101,7 @@ struct slot {
 	uint64_t node;
 	int fd; /* O_RDWR on the backing file, -1: not open */
 	uint64_t bound; /* epoch in which the peer knows it; BOUND_NEVER: unlinked, not sent */
+	int fsync_error; /* of an fsync since it was opened, 0: none failed */
 	uint64_t period; /* in which `noted` holds */
 	bool noted_all;
 	struct bits noted; /* zones that were written down before they are written to */

@@ -37,6 +37,9 @@ PASSED_OVER = (
     errno.EMLINK,
     errno.EBADF,
 )
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""Passed over too, to the end of the walk: it may yet remove what takes the room. Then this
+copy is not complete, and the next resync finds the room."""
 ABOUT_THE_STREAM = (Type.SYNCFS, Type.HANDOVER, Type.DONE, Type.SETTLED)
 DATA_FLAGS = os.O_RDWR | os.O_NOATIME | os.O_NOFOLLOW | os.O_NONBLOCK
 
@@ -69,6 +72,7 @@ class Incoming:
         self._hashes = hashes
         self._checker = Checker(applier)
         self._tolerant = tolerant
+        self._lacking = 0
         self._matchers = [Matcher(root, partial=partial) for root in roots]
         applier.set_tolerant(tolerant)
         self._handlers: dict[int, Callable[[int, int, int, frames.Frame], None]] = {
@@ -111,10 +115,9 @@ class Incoming:
         try:
             self._handlers[type_number](root, seq, node, frame)
         except OSError as err:
-            if isinstance(err, Unlike):
+            if isinstance(err, Unlike) and not self._lacks():
                 raise
-            passed_over = self._tolerant and type_number != Type.LISTING
-            if not (passed_over and err.errno in PASSED_OVER):
+            if not (self._tolerant and self._passes_over(type_number, err)):
                 raise OSError(err.errno, f"{type(frame).__name__}: {err.strerror}") from err
             if type_number == Type.FSYNC:  # somebody waits for this one
                 self._applier.post(Type.SYNCED, seq, 0, b"")
@@ -123,6 +126,23 @@ class Incoming:
         except (ValueError, TypeError, OverflowError, RecursionError) as err:
             # a number or a name that no system call takes, a lineage that is none
             raise Rubbish(f"{type(frame).__name__}: {err}") from err
+
+    def _lacks(self) -> int:
+        """The error of what found no room here and was passed over, 0: nothing."""
+        return self._lacking or self._applier.lacking()
+
+    def _passes_over(self, type_number: int, err: OSError) -> bool:
+        if type_number in ABOUT_THE_STREAM:
+            return False
+        if err.errno in NO_ROOM:
+            self._lacking = err.errno or errno.ENOSPC
+            return True
+        return err.errno in PASSED_OVER and (type_number != Type.LISTING or self._lacks() != 0)
+
+    def _require_room(self) -> None:
+        """Before this copy counts as complete. Raises what was passed over."""
+        if lacking := self._lacks():
+            raise OSError(lacking, os.strerror(lacking))
 
     def _bind(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
         bind = cast(frames.Bind, frame)
@@ -295,6 +315,9 @@ class Incoming:
         self._applier.post(Type.SYNCED, seq, 0, b"")
 
     def _syncfs(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
+        if self._tolerant:
+            self._require_room()
+
         def work() -> None:
             for each in self._roots:
                 _hotpath.syncfs(each)
@@ -335,6 +358,7 @@ class Incoming:
         self._session.settled()
 
     def _done(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
+        self._require_room()
         self._session.resynced(cast(frames.Done, frame))
         self._tolerant = False
         self._applier.set_tolerant(False)

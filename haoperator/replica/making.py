@@ -8,7 +8,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from haoperator.replica import abi, frames, reading
+from haoperator.replica import abi, attributes, frames, reading
 from haoperator.replica.change import Change, resent
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def _made(
     except OSError:
         with contextlib.suppress(OSError):
             _remove(parent, name)
+            attributes.tell_mtime(directory, parent)
         raise
     st = os.fstat(node.fd)
     node.lookups += 1

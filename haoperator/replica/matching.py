@@ -54,10 +54,16 @@ class Matcher:
         elif self._listed != listing.path:
             raise Rubbish("a part of a listing that did not begin")
         directory = open_beneath(self._root, listing.path, os.O_RDONLY | os.O_DIRECTORY)
+        no_room: OSError | None = None
         try:
             for entry in wire.unpack_entries(listing.entries):
                 self._seen.add(checked_name(entry.name))
-                self._match_entry(directory, entry)
+                try:
+                    self._match_entry(directory, entry)
+                except OSError as err:
+                    if err.errno not in (errno.ENOSPC, errno.EDQUOT):
+                        raise
+                    no_room = err
             if listing.last:
                 for name in map(os.fsencode, os.listdir(directory)):
                     if name not in self._seen:
@@ -65,6 +71,8 @@ class Matcher:
                 self._seen.clear()
                 self._listed = None
             _hotpath.set_times(directory, None, listing.mtime_ns)
+            if no_room is not None:  # only now: what was removed may have made some
+                raise no_room
         finally:
             os.close(directory)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.replica.images import DiskPair
 from tests.replica.pair import Pair, abort_all
 from tests.replica.spawner import Spawner
 
@@ -52,6 +53,16 @@ def pair(tmp_path: Path, spawner: Spawner) -> Iterator[Pair]:
         yield two
     finally:
         two.stop()
+
+
+@pytest.fixture
+def on_disks(tmp_path: Path, spawner: Spawner) -> Iterator[DiskPair]:
+    """A pair to be made on small disks of its own."""
+    maker = DiskPair(tmp_path, spawner)
+    try:
+        yield maker
+    finally:
+        maker.close()
 
 
 @pytest.fixture

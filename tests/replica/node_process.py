@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from haoperator.replica import connector
 from haoperator.replica.engine import Engine
 from haoperator.replica.fdstore import taken_up
 from haoperator.replica.limits import raise_limits
@@ -103,6 +104,7 @@ def main() -> None:
     if "open_files" in said:
         resource.setrlimit(resource.RLIMIT_NOFILE, (said["open_files"], said["open_files"]))
     raise_limits()
+    connector.OUTDATED_SECONDS = said.get("outdated_seconds", connector.OUTDATED_SECONDS)
     settings = settings_from(said)
     engine = Engine(settings)
     if "LISTEN_FDS" in os.environ:
