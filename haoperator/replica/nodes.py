@@ -12,13 +12,19 @@ All of this is protected by the directory's namespace mutex.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 import threading
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from haoperator.replica._hotpath import openat2
 from haoperator.replica.abi import ROOT_ID
+
+RESOLVE_NO_XDEV = 0x01
+
+log = logging.getLogger(__name__)
 
 Key = tuple[int, int]
 Name = tuple[int, bytes]
@@ -127,6 +133,8 @@ class NodeTable:
         self.root.lookups = 1
         self._by_id = {ROOT_ID: self.root}
         self._by_key = {self.root.key: self.root}
+        self._foreign: set[Name] = set()
+        """What was refused because it lies on another file system: said once."""
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -160,10 +168,25 @@ class NodeTable:
         st = os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
         node = self.find(st)
         if node is None:
-            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent.fd)
+            if st.st_dev == self.root.key[0]:
+                fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent.fd)
+            else:
+                fd = self._open_elsewhere(parent, name)
             node, st = self.adopt(fd)
         self.add_name(node, parent, name)
         return node, st
+
+    def _open_elsewhere(self, parent: Node, name: bytes) -> int:
+        """Something on another device: a subvolume of btrfs, which is fine, or a file system
+        that was mounted below us, which the peer does not have: OSError(EXDEV)."""
+        try:
+            return openat2(parent.fd, name, os.O_PATH | os.O_NOFOLLOW, 0, RESOLVE_NO_XDEV)
+        except OSError as err:
+            if err.errno == errno.EXDEV and (parent.id, name) not in self._foreign:
+                self._foreign.add((parent.id, name))
+                path = os.fsdecode(self.child_path(parent, name))
+                log.error("%s is another file system's, mounted below: not replicated", path)
+            raise
 
     def adopt(self, fd: int, node_id: int = 0) -> tuple[Node, os.stat_result]:
         """The node of what `fd` (O_PATH, taken over) is open on."""

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from haoperator.replica._hotpath import umount2
-from haoperator.replica.mount import FILE_SYSTEM, hand_over, mount_over, mounted_type
+from haoperator.replica.mount import hand_over, mount_over
+from haoperator.replica.places import FILE_SYSTEM, mounted_type
 from tests.replica import sanitizers
 from tests.replica.sanitizers import Sanitizer
 from tests.replica.spawner import Process, Spawner

@@ -100,10 +100,10 @@ def test_pages_of_a_mapping_that_found_no_room(on_disks: DiskPair) -> None:
     pair = on_disks.replicate()
     path = pair.a.path / "mapped"
     fd = os.open(path, os.O_CREAT | os.O_RDWR)
-    os.ftruncate(fd, 3 * MIB)
-    fill(pair.a.path, leave=MIB + 500_000)
-    with mmap.mmap(fd, 3 * MIB) as memory:
-        memory[:] = b"m" * (3 * MIB)
+    os.ftruncate(fd, 2 * MIB)
+    fill(pair.a.path, leave=MIB + 500_000)  # the last request of 1 MiB is cut short
+    with mmap.mmap(fd, 2 * MIB) as memory:
+        memory[:] = b"m" * (2 * MIB)
         assert failure(memory.flush) == "ENOSPC"
     os.close(fd)
     assert_equal_trees(pair.a.backing, pair.b.backing)

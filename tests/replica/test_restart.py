@@ -147,7 +147,8 @@ def test_second_mount_over_the_same_path_is_refused(pair: Pair) -> None:
 
 
 def test_refused_mount_leaves_nothing_mounted(pair: Pair, tmp_path: Path) -> None:
-    from haoperator.replica.mount import MountError, mount_and_hand_over, mounted_type
+    from haoperator.replica.mount import MountError, mount_and_hand_over
+    from haoperator.replica.places import mounted_type
 
     pair.a.start()
     address = Path(pair.a.settings["run_directory"]) / "replicator.sock"
