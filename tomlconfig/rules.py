@@ -99,7 +99,8 @@ def _directories(document: Document) -> None:
             continue
         for other, name in seen:
             if path == other:
-                document.report(place, f"{path} is the directory of replicate.{name} already")
+                message = f"{path} is the directory of replicate.{name} already"
+                document.report(place, message, "one table is enough for a directory")
             elif path in other.parents or other in path.parents:
                 message = f"{path} and {other} of replicate.{name} lie in one another"
                 document.report(place, message, "replicate the outer one alone")

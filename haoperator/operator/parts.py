@@ -10,6 +10,7 @@ from dbus_next.service import ServiceInterface
 
 from haoperator.api.interface import PartInterface
 from haoperator.systemd import names
+from haoperator.systemd.claims import claimed
 from tomlconfig import Config
 
 _LISTS = {"replica": "replication", "vip": "vips", "app": "apps", "checker": "checkers"}
@@ -37,8 +38,10 @@ class Parts:
 def _parts_of(config: Config) -> Iterator[PartInterface]:
     for link in config.links:
         yield PartInterface("link", link.name, "")
+    elsewhere = claimed(replica.path for replica in config.replicate)
     for replica in config.replicate:
-        yield PartInterface("replica", replica.name, names.mount(replica.path))
+        unit = names.covering(replica.name, replica.path, elsewhere)
+        yield PartInterface("replica", replica.name, unit)
     for vip in config.vips:
         yield PartInterface("vip", vip.name, names.vip(vip.name))
     for app in config.apps:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`/sbin/mount.haoperator`: mount a replicated directory over itself (mount(8) helper).
 
-    mount.haoperator NAME DIRECTORY [-sfnvN] [-o OPTIONS]
+    mount.haoperator [--hold] NAME DIRECTORY [-sfnvN] [-o OPTIONS]
 
 The directory is opened first, then covered; both descriptors go to the replicator,
 which needs no privilege to mount and stays in whatever sandbox its unit has.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import functools
 import getopt
 import json
 import os
@@ -20,7 +21,9 @@ import sys
 from pathlib import Path
 
 from haoperator.replica._hotpath import mount, umount2
+from haoperator.replica.holding import MNT_DETACH, hold
 from haoperator.replica.places import FILE_SYSTEM, mounts, objection
+from haoperator.systemd import notify
 
 SOCKET = Path("/run/haoperator/replicator.sock")
 ANSWER_SECONDS = 30.0
@@ -28,7 +31,6 @@ ANSWER_SECONDS = 30.0
 _FLAGS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8}
 _MS_NOATIME = 1024
 """Said of every mount: reads come from the page cache, nobody counts them."""
-_MNT_DETACH = 2
 
 
 class MountError(Exception):
@@ -86,7 +88,7 @@ def mount_and_hand_over(name: str, path: str, options: str, address: Path = SOCK
         hand_over(address, name, path, fuse_fd, root_fd)
     except MountError:
         with contextlib.suppress(OSError):
-            umount2(os.fsencode(path), _MNT_DETACH)
+            umount2(os.fsencode(path), MNT_DETACH)
         raise
     finally:
         os.close(fuse_fd)
@@ -95,18 +97,23 @@ def mount_and_hand_over(name: str, path: str, options: str, address: Path = SOCK
 
 def main() -> int:
     try:
-        options, operands = getopt.gnu_getopt(sys.argv[1:], "sfnvN:t:o:")
+        options, operands = getopt.gnu_getopt(sys.argv[1:], "sfnvN:t:o:", ["hold"])
     except getopt.GetoptError as err:
         print(f"mount.haoperator: {err}", file=sys.stderr)
         return 1
     if len(operands) != 2:
-        print("usage: mount.haoperator NAME DIRECTORY [-sfnv] [-o OPTIONS]", file=sys.stderr)
+        print("usage: mount.haoperator [--hold] NAME DIRECTORY [-o OPTIONS]", file=sys.stderr)
         return 1
     chosen = dict(options)
     if "-f" in chosen:
         return 0
+    name, path = operands[0], os.path.realpath(operands[1])
+    mounting = functools.partial(mount_and_hand_over, name, path, chosen.get("-o", ""))
     try:
-        mount_and_hand_over(operands[0], operands[1], chosen.get("-o", ""))
+        if "--hold" in chosen:
+            hold(path, mounting, notify.ready)
+        else:
+            mounting()
     except MountError as err:
         print(f"mount.haoperator: {err}", file=sys.stderr)
         return 32

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from haoperator.lean.configuration import CONFIGURATION
 from haoperator.systemd import texts
+from haoperator.systemd.claims import claimed
 from tomlconfig import ConfigError, Problem, load
 
 ACCEPTED = Path("/run/haoperator/accepted.toml")
@@ -55,7 +56,7 @@ def _for_node(source: Path, node: str) -> texts.Generated:
         message = f"this host, {node}, is not a node of the cluster"
         hint = f"its nodes: {config.nodes[0]} and {config.nodes[1]}"
         raise ConfigError([Problem(source, 0, "node", message, hint)])
-    return texts.for_config(config)
+    return texts.for_config(config, claimed(each.path for each in config.replicate))
 
 
 def _copy(source: Path, accepted: Path) -> None:

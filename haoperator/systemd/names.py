@@ -11,6 +11,7 @@ other hand, is escaped.
 from __future__ import annotations
 
 import string
+from collections.abc import Collection
 from pathlib import PurePath
 
 CLUSTER = "ha-cluster.target"
@@ -70,6 +71,11 @@ def escape_path(path: PurePath) -> str:
 def mount(path: PurePath) -> str:
     """The mount unit of a directory."""
     return escape_path(path) + ".mount"
+
+
+def covering(name: str, path: PurePath, claimed: Collection[PurePath]) -> str:
+    """The unit that mounts a replicated directory over itself. `claimed`: see claims.py."""
+    return f"ha-mount@{name}.service" if path in claimed else mount(path)
 
 
 def bus_path(unit: str) -> str:

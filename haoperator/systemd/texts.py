@@ -8,9 +8,9 @@ configuration stands in the static units.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from haoperator.lean.configuration import EXIT_MISCONFIGURED
 from haoperator.systemd import names
@@ -27,18 +27,23 @@ class Generated:
     links: Mapping[str, str]
 
 
-def for_config(config: Config) -> Generated:
-    """Everything for a node of this cluster; it is the same on both."""
+def for_config(config: Config, claimed: Collection[PurePath] = ()) -> Generated:
+    """Everything for a node of this cluster; but for `claimed` it is the same on both.
+
+    `claimed`: directories that have a mount unit which is not ours (claims.py).
+    """
     files: dict[str, str] = {}
     links = {_wanted(names.CLUSTER, unit): _packaged(unit) for unit in names.DAEMONS}
     for directory in config.replicate:
-        unit = names.mount(directory.path)
-        files[unit] = mount_unit(directory, config.source)
+        unit = names.covering(directory.name, directory.path, claimed)
+        make = mount_service if directory.path in claimed else mount_unit
+        files[unit] = make(directory, config.source)
         links[_wanted(names.CLUSTER, unit)] = f"../{unit}"
     if config.replicate:
-        files[_drop_in(names.REPLICATOR)] = replicator_drop_in(config)
-        files[_drop_in(names.OPERATOR)] = operator_drop_in(config)
-        files[_drop_in(names.PROMOTE)] = gate_drop_in(config)
+        mounts = _mounts(config, claimed)
+        files[_drop_in(names.REPLICATOR)] = replicator_drop_in(mounts, config.source)
+        files[_drop_in(names.OPERATOR)] = operator_drop_in(mounts, config.source)
+        files[_drop_in(names.PROMOTE)] = gate_drop_in(mounts, config.source)
     for vip in config.vips:
         links[_wanted(names.PRIMARY, names.vip(vip.name))] = _packaged(names.vip(vip.name))
     for app in config.apps:
@@ -93,20 +98,46 @@ def mount_unit(directory: Replicate, source: Path) -> str:
     )
 
 
-def replicator_drop_in(config: Config) -> str:
+def mount_service(directory: Replicate, source: Path) -> str:
+    """The same where the directory is a mount point: after the unit that mounts it."""
+    return _file(
+        source,
+        {
+            "Unit": [
+                f"Description=High availability: replicated directory {directory.name}",
+                "Documentation=man:mount.haoperator(8)",
+                f"SourcePath={_literal(str(source))}",
+                "DefaultDependencies=no",
+                f"RequiresMountsFor={_quoted(str(directory.path))}",
+                f"Wants={names.REPLICATOR}",
+                f"After={names.CLUSTER} local-fs.target {names.REPLICATOR}",
+                "Before=docker.service umount.target",
+                "Conflicts=umount.target",
+                f"PartOf={names.CLUSTER}",
+            ],
+            "Service": [
+                "Type=notify",
+                "ExecStart=/usr/sbin/mount.haoperator --hold "
+                f"{directory.name} {_quoted(str(directory.path)).replace('$', '$$')}",
+                "TimeoutSec=30s",
+            ],
+        },
+    )
+
+
+def replicator_drop_in(mounts: str, source: Path) -> str:
     """While the replicator is up its mounts are too: one that failed or was undone comes back."""
-    return _file(config.source, {"Unit": [f"Upholds={_mounts(config)}"]})
+    return _file(source, {"Unit": [f"Upholds={mounts}"]})
 
 
-def operator_drop_in(config: Config) -> str:
+def operator_drop_in(mounts: str, source: Path) -> str:
     """The operator leaves before the mounts do."""
-    return _file(config.source, {"Unit": [f"After={_mounts(config)}"]})
+    return _file(source, {"Unit": [f"After={mounts}"]})
 
 
-def gate_drop_in(config: Config) -> str:
+def gate_drop_in(mounts: str, source: Path) -> str:
     """No gate without the mounts: if one of them goes, the role goes, in order."""
-    mounts = _mounts(config)
-    return _file(config.source, {"Unit": [f"BindsTo={mounts}", f"After={mounts}"]})
+    return _file(source, {"Unit": [f"BindsTo={mounts}", f"After={mounts}"]})
 
 
 def app_drop_in(app: App, config: Config) -> str:
@@ -180,8 +211,10 @@ def _file(source: Path, sections: Mapping[str, Iterable[str]]) -> str:
     return head + "\n".join(parts)
 
 
-def _mounts(config: Config) -> str:
-    return " ".join(names.mount(directory.path) for directory in config.replicate)
+def _mounts(config: Config, claimed: Collection[PurePath]) -> str:
+    return " ".join(
+        names.covering(directory.name, directory.path, claimed) for directory in config.replicate
+    )
 
 
 def _drop_in(unit: str) -> str:

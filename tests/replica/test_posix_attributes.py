@@ -18,6 +18,7 @@ from haoperator.replica.frames import LATEST
 from tests.replica.beside import ALICE, BOB, TEAM, Beside, beside, failure
 from tests.replica.pair import Pair
 from tests.replica.test_posix import acl
+from tests.replica.trees import assert_equal_trees
 
 NOW, OMIT = (1 << 30) - 1, (1 << 30) - 2
 """UTIME_NOW and UTIME_OMIT."""
@@ -338,3 +339,35 @@ def test_flags_of_inodes_and_shared_extents_are_refused(two: Beside) -> None:
     two.same(refused)
     with open(two.mounted / "one", "rb") as file:
         assert failure(fcntl.ioctl, file, 0x8008_6601, bytes(8)) == "ENOTTY"
+
+
+def test_a_first_copy_has_all_attributes(pair: Pair) -> None:
+    """Set-id bits and capabilities outlive the copying of contents; odd times do not end it."""
+    root = pair.a.path
+    for name in ("program", "late", "early", "sparse"):
+        (root / name).write_bytes(os.urandom(200_000))
+    (root / "dir").mkdir()
+    os.mkfifo(root / "fifo")
+    os.symlink("nowhere", root / "link")
+    os.chown(root / "program", ALICE.uid, TEAM)
+    os.chmod(root / "program", 0o6711)
+    os.setxattr(root / "program", "security.capability", CAPABILITY)
+    nobody = 0xFFFF_FFFF
+    granted = acl(
+        (1, 6, nobody), (2, 7, BOB.uid), (4, 4, nobody), (16, 7, nobody), (32, 0, nobody)
+    )
+    os.setxattr(root / "dir", "system.posix_acl_default", granted)
+    os.setxattr(root / "early", "system.posix_acl_access", granted)
+    for name in ("program", "dir", "fifo", "link"):
+        os.setxattr(root / name, "trusted.a", name.encode(), follow_symlinks=False)
+        os.chown(root / "link", 5, 6, follow_symlinks=False)
+        os.utime(root / name, ns=(1, -1_999_999_999), follow_symlinks=False)
+    os.truncate(root / "sparse", 50_000_000)
+    os.utime(root / "early", (-2_000_000_000, -2_000_000_000))
+    os.utime(root / "late", (15_032_385_535, 15_032_385_535))
+    pair.replicate()
+    late = os.stat(pair.b.backing / "late").st_mtime_ns
+    assert late == LATEST
+    os.utime(pair.a.path / "late", (0, 0))
+    assert_equal_trees(pair.a.backing, pair.b.backing)
+    assert os.stat(pair.b.backing / "sparse").st_blocks * 512 < 1_000_000

@@ -74,6 +74,20 @@ ROWS = [
         "outer",
     ),
     (
+        '[replicate.d]\npath = "/d/e"\n[replicate.e]\npath = "/d//./"\n',
+        4,
+        "replicate.e.path",
+        "/d and /d/e of replicate.d lie in one another",
+        "outer",
+    ),
+    (
+        '[replicate.d]\npath = "/d"\n[replicate.e]\npath = "//d/."\n',
+        4,
+        "replicate.e.path",
+        "is the directory of replicate.d already",
+        "one table",
+    ),
+    (
         '[replicate.d]\npath = "/d"\ndurability = "fsink"\n',
         3,
         "replicate.d.durability",
