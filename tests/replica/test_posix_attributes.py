@@ -353,9 +353,7 @@ def test_a_first_copy_has_all_attributes(pair: Pair) -> None:
     os.chmod(root / "program", 0o6711)
     os.setxattr(root / "program", "security.capability", CAPABILITY)
     nobody = 0xFFFF_FFFF
-    granted = acl(
-        (1, 6, nobody), (2, 7, BOB.uid), (4, 4, nobody), (16, 7, nobody), (32, 0, nobody)
-    )
+    granted = acl((1, 6, nobody), (2, 7, BOB.uid), (4, 4, nobody), (16, 7, nobody), (32, 0, nobody))
     os.setxattr(root / "dir", "system.posix_acl_default", granted)
     os.setxattr(root / "early", "system.posix_acl_access", granted)
     for name in ("program", "dir", "fifo", "link"):
