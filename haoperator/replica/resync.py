@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -352,8 +353,9 @@ class Resync:
             return work.directory.nodes.root
         try:
             node, st = work.directory.nodes.look(work.parent, work.name)
-        except OSError:  # gone: of a name that was noted, the peer may not have been told
-            self._send_gone(work.directory, work.parent, work.name)
+        except OSError as err:  # gone: of a name that was noted, the peer may not have been told
+            if err.errno != errno.EXDEV:  # another file system's: nobody sees it through us
+                self._send_gone(work.directory, work.parent, work.name)
             return None
         if st.st_ino != work.listed:
             self._list_one(work, st)

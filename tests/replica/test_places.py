@@ -17,7 +17,8 @@ from haoperator.replica.mount import MountError, mount_over
 from haoperator.replica.places import mounts, objection
 from tests.replica.beside import failure
 from tests.replica.images import MIB, DiskPair
-from tests.replica.pair import Pair
+from tests.replica.pair import Pair, wait_for
+from tests.replica.test_roles import fresh
 from tests.replica.trees import assert_equal_trees
 
 MOUNTINFO = """\
@@ -106,11 +107,14 @@ def test_a_file_system_that_comes_later_is_refused_by_name(synced: Pair) -> None
         assert sorted(os.listdir(a.path)) == ["before", "foreign"]
         assert a.log_text().count("foreign is another file system's") == 1
         (a.path / "after").write_text("y")
-        # A resync goes round it, and is complete with all the rest.
+        # A resync of everything goes round it, and is complete with all the rest.
         b.power_cut()
+        (b.base / "b" / "record.json").unlink()
         b.boot()
-        b.wait_stream("synced")
-        assert a.stream == "synced"
+        a.wait_stream("held", "alone", "resync", "synced")
+        if a.stream == "held":
+            a.call("continue_alone", generation=fresh(), within=60.0)
+        wait_for(lambda: a.stream == b.stream == "synced", "both are synced")
     finally:
         umount2(os.fsencode(hidden), 2)
     assert (a.path / "foreign").is_dir()
