@@ -97,7 +97,7 @@ def shared_caching(tmp_path_factory: pytest.TempPathFactory, spawner: Spawner) -
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory, spawner: Spawner) -> Iterator[Pair]:
     """A synced pair for all tests of a module that leave it synced."""
-    two = Pair(tmp_path_factory.mktemp("pair"), spawner)
+    two = Pair(tmp_path_factory.mktemp("pair"), spawner, detect_seconds=10.0)
     try:
         two.replicate()
         yield two
