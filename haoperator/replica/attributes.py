@@ -58,7 +58,7 @@ def _told_if_it_fails(
         yield
     except OSError:
         after = os.fstat(node.fd)
-        valid = Valid(0)
+        valid = 0
         for field, name in _FIELDS.items():
             if getattr(before, name) != getattr(after, name):
                 valid |= field
