@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from haoperator.replica._hotpath import syncfs
-from haoperator.replica.mount import FILE_SYSTEM, mounted_type
+from haoperator.replica.places import FILE_SYSTEM, mounted_type
 
 FLUSH_SECONDS = 2.0
 """Applications have stopped by then, and to close a file has flushed it."""
