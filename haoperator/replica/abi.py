@@ -16,7 +16,7 @@ MAX_WRITE = 1024 * 1024
 MAX_PAGES = MAX_WRITE // 4096
 MINOR_SPOKEN = 38
 RESENT = 1 << 63
-"""Set in `unique` of a request that is delivered again after a restart of the server."""
+"""Set by us in `unique` of a request that a former process may have carried out (inflight.c)."""
 
 
 class Op(IntEnum):
@@ -73,7 +73,6 @@ class Init(IntFlag):
     HANDLE_KILLPRIV_V2 = 1 << 28
     SETXATTR_EXT = 1 << 29
     INIT_EXT = 1 << 30
-    HAS_RESEND = 1 << 39
 
 
 WANTED = (
@@ -88,7 +87,6 @@ WANTED = (
     | Init.HANDLE_KILLPRIV_V2  # else a GETXATTR(security.capability) before every write
     | Init.SETXATTR_EXT
     | Init.INIT_EXT
-    | Init.HAS_RESEND
 )
 
 
@@ -120,7 +118,6 @@ ACL_ACCESS = "system.posix_acl_access"
 NOTIFY_INVAL_INODE = 2
 NOTIFY_INVAL_ENTRY = 3
 NOTIFY_STORE = 4
-NOTIFY_RESEND = 7
 
 IN_HEADER = struct.Struct("<IIQQIIIHH")
 OUT_HEADER = struct.Struct("<IiQ")

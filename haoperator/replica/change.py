@@ -28,7 +28,7 @@ Handler = Callable[["Directory", abi.Header, bytes], Change]
 
 
 def resent(header: abi.Header) -> bool:
-    """The kernel delivers it again after our restart: it may have been carried out."""
+    """A former process began with it and did not say what became of it."""
     return bool(header.unique & abi.RESENT)
 
 

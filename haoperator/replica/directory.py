@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 
 from haoperator.core.status import Role
-from haoperator.replica import _hotpath, abi, changing, reading, sizes
+from haoperator.replica import _hotpath, abi, changing, inflight, reading, sizes
 from haoperator.replica.flushing import Held
 from haoperator.replica.intent import IntentLog
 from haoperator.replica.limits import Crowd
@@ -82,6 +82,14 @@ class Directory:
     def start(self, unmounted: Callable[[Directory], None]) -> None:
         """Serve from now on, until the directory is unmounted: the last thread tells it."""
         self._unmounted = unmounted
+        threading.Thread(target=self._begin, name=f"{self.name}/left", daemon=True).start()
+
+    def _begin(self) -> None:
+        """First what a former process left: what the kernel forgot then, it may know again."""
+        _hotpath.own_umask()
+        while (request := self.hot.next_left(self.fuse_fd)) is not None:
+            if not self.hot.handle(self.fuse_fd, self.index, request):
+                self.dispatch(request)
         for number in range(THREADS):
             threading.Thread(target=self._serve, name=f"{self.name}/{number}", daemon=True).start()
 
@@ -167,10 +175,6 @@ class Directory:
     def attributes_changed(self, node: Node) -> None:
         """Let the kernel ask for the attributes of a file again. It does not wait for that."""
         self.notify(abi.NOTIFY_INVAL_INODE, abi.INVAL_INODE.pack(node.id, -1, 0))
-
-    def resend(self) -> None:
-        """Ask for the requests that a former process read and did not answer (Linux 6.9)."""
-        self.notify(abi.NOTIFY_RESEND, b"")
 
     def become(self, role: Role) -> None:
         """Answer as a node of this role from now on."""
@@ -258,6 +262,8 @@ class Directory:
         answer = handler(self, header, body)
         if answer is not None:
             self.answer(header, 0, answer)
+        else:
+            self.hot.over(self.fuse_fd, header.unique)
 
     def answer(self, header: abi.Header, error: int, data: bytes = b"") -> None:
         self.hot.answer(self.fuse_fd, header.unique, error, data)
@@ -300,9 +306,10 @@ class Directory:
 
     def _serve(self) -> None:
         _hotpath.own_umask()
+        identity = inflight.identity(self.name)
         while True:
             try:
-                request = self.hot.serve(self.fuse_fd, self.index)
+                request = self.hot.serve(self.fuse_fd, self.index, identity)
             except OSError as err:
                 if err.errno not in (errno.ENODEV, errno.ECONNABORTED, errno.EBADF):
                     log.error("%s: /dev/fuse: %s", self.name, err.strerror)

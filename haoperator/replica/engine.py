@@ -17,6 +17,7 @@ from haoperator.replica._hotpath import HotPath
 from haoperator.replica.copying import Progress
 from haoperator.replica.directory import Directory
 from haoperator.replica.gate import Gate, Stuck
+from haoperator.replica.inflight import Requests
 from haoperator.replica.intent import IntentLog
 from haoperator.replica.mounts import CACHES_SECONDS, Mounts
 from haoperator.replica.outgoing import Outgoing
@@ -44,6 +45,7 @@ class Engine:
     ) -> None:
         self.settings = settings
         self.hot = HotPath()
+        self.requests = Requests(self.hot)
         self._standing = Standing(RecordStore(settings.record_path), changed)
         outgoing = Outgoing(self.hot)
         intent_log = IntentLog(settings.record_path.with_name("intent-log"))
@@ -137,6 +139,7 @@ class Engine:
             directory = self._mounts.take(name, path, fuse_fd, root_fd)
             if restored:
                 directory.restore()
+                self.requests.adopt(name, fuse_fd)
             if restored and self.role is Role.SECONDARY:
                 self._gate.park()
                 self._standing.say(role=Role.HELD)
@@ -144,8 +147,6 @@ class Engine:
             if self.role is Role.PRIMARY:
                 self._periods.begin()
             directory.start(self._directory_unmounted)
-            if restored:
-                directory.resend()
             self._primary.interrupt()
             self._standing.changed()
 
@@ -310,5 +311,9 @@ class Engine:
 
     def _housekeep(self) -> None:
         """Apart from the signs of life, because the kernel may make it wait."""
+        told = False
         while True:
             self._mounts.housekeep(self.role, PULSE_SECONDS)
+            if not told and self.hot.state()["unkept"]:
+                told = True
+                log.warning("too many requests in flight: a restart would not know all of them")

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """systemd's file descriptor store: the mounts outlive the process (sd_pid_notify_with_fds(3)).
 
-For each directory two descriptors are kept, `NAME.fuse` and `NAME.root`.
+For each directory two descriptors are kept, `NAME.fuse` and `NAME.root`; and one for the
+process, the table of requests in flight (inflight.py).
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import array
 import os
 import socket
 from dataclasses import dataclass
+
+from haoperator.replica.inflight import PREFIX
 
 FIRST = 3
 """Where systemd puts passed descriptors (SD_LISTEN_FDS_START)."""
@@ -24,6 +27,15 @@ class Kept:
     root_fd: int
 
 
+@dataclass(frozen=True, slots=True)
+class TakenUp:
+    """What systemd passed to this process."""
+
+    directories: tuple[Kept, ...] = ()
+    tables: tuple[tuple[str, int], ...] = ()
+    """Name and descriptor of each table of requests in flight."""
+
+
 def keep(name: str, fuse_fd: int, root_fd: int) -> None:
     """Store both descriptors of a directory. Without systemd nothing happens."""
     _send(f"FDSTORE=1\nFDNAME={name}.fuse\nFDPOLL=0", fuse_fd)
@@ -36,10 +48,20 @@ def drop(name: str) -> None:
     _send(f"FDSTOREREMOVE=1\nFDNAME={name}.root")
 
 
-def taken_up() -> list[Kept]:
-    """The directories that systemd passed to this process. Incomplete ones are closed."""
+def keep_table(name: str, descriptor: int) -> None:
+    """Store a table of requests in flight."""
+    _send(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", descriptor)
+
+
+def drop_table(name: str) -> None:
+    """Nobody waits for what is in it."""
+    _send(f"FDSTOREREMOVE=1\nFDNAME={name}")
+
+
+def taken_up() -> TakenUp:
+    """What a former process had stored. Incomplete directories are closed."""
     if os.environ.pop("LISTEN_PID", None) != str(os.getpid()):
-        return []
+        return TakenUp()
     count = int(os.environ.pop("LISTEN_FDS", "0"))
     names = os.environ.pop("LISTEN_FDNAMES", "").split(":")
     by_name: dict[str, int] = {}
@@ -48,6 +70,7 @@ def taken_up() -> list[Kept]:
         if name in by_name:
             os.close(by_name[name])
         by_name[name] = descriptor
+    tables = [(name, by_name.pop(name)) for name in list(by_name) if name.startswith(PREFIX)]
     kept = []
     for name in [name.removesuffix(".fuse") for name in by_name if name.endswith(".fuse")]:
         fuse_fd, root_fd = by_name.pop(f"{name}.fuse"), by_name.pop(f"{name}.root", None)
@@ -57,7 +80,7 @@ def taken_up() -> list[Kept]:
             kept.append(Kept(name, fuse_fd, root_fd))
     for descriptor in by_name.values():
         os.close(descriptor)
-    return kept
+    return TakenUp(tuple(kept), tuple(tables))
 
 
 def _send(message: str, descriptor: int | None = None) -> None:

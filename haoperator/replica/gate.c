@@ -4,8 +4,9 @@
  *
  * Open: the change goes on and counts as in flight until gate_leave. Park: the request
  * is kept whole, its thread goes on with the next one, so that reads are served however
- * many writers wait. Read-only: EROFS. `gate_quiesce` after gate_set(PARK or READ_ONLY)
- * is the one way to change what changes mean: nothing is half-way when it returns.
+ * many writers wait; it stays in the table of inflight.c if it is there. Read-only: EROFS.
+ * `gate_quiesce` after gate_set(PARK or READ_ONLY) is the one way to change what changes
+ * mean: nothing is half-way when it returns.
  */
 #include "hotpath.h"
 
@@ -34,6 +35,7 @@ bool gate_enter(struct gate_state *g, int fuse_fd, int directory, const void *re
 {
 	const struct fuse_in_header *head = request;
 	struct parked *p;
+	bool kept;
 	int error = EROFS;
 
 	pthread_mutex_lock(&g->lock);
@@ -41,15 +43,20 @@ bool gate_enter(struct gate_state *g, int fuse_fd, int directory, const void *re
 	case GATE_OPEN:
 		g->in_flight++;
 		pthread_mutex_unlock(&g->lock);
+		flight_begun(fuse_fd, head->unique);
 		return true;
 	case GATE_PARK:
-		p = malloc(sizeof(*p) + length);
+		kept = flight_is_kept(fuse_fd, head->unique);
+		p = malloc(sizeof(*p) + (kept ? 0 : length));
 		if (p) {
 			p->next = NULL;
 			p->fuse_fd = fuse_fd;
 			p->directory = directory;
+			p->unique = head->unique;
 			p->length = length;
-			memcpy(p->request, request, length);
+			p->copied = !kept;
+			if (p->copied)
+				memcpy(p->request, request, length);
 			*g->last = p;
 			g->last = &p->next;
 			g->parked++;
@@ -89,10 +96,8 @@ void gate_set(struct gate_state *g, enum gate mode)
 	}
 	pthread_mutex_unlock(&g->lock);
 	for (; refused; refused = next) {
-		const struct fuse_in_header *head = (const void *)refused->request;
-
 		next = refused->next;
-		fuse_answer(refused->fuse_fd, head->unique, EROFS, NULL, 0);
+		fuse_answer(refused->fuse_fd, refused->unique, EROFS, NULL, 0);
 		free(refused);
 	}
 }
@@ -148,9 +153,8 @@ static struct parked *unlink_if(struct gate_state *g, int fuse_fd, uint64_t uniq
 
 	while (*at) {
 		struct parked *p = *at;
-		const struct fuse_in_header *head = (const void *)p->request;
 
-		if (p->fuse_fd == fuse_fd && (any || head->unique == unique)) {
+		if (p->fuse_fd == fuse_fd && (any || (p->unique & ~RESENT) == unique)) {
 			*at = p->next;
 			p->next = removed;
 			removed = p;

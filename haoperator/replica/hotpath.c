@@ -19,11 +19,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MAX_DATA (1024u * 1024)
-#define REQUEST_ROOM (MAX_DATA + 64u * 1024)
 #define KILL_SUIDGID (1u << 2) /* FUSE_WRITE_KILL_SUIDGID */
 
-static __thread char *thread_buffer;
+static __thread char *thread_buffer; /* for what has no place in the table */
 
 static char *own_buffer(void)
 {
@@ -60,16 +58,20 @@ void deadline_in(struct timespec *when, int timeout_ms)
 	}
 }
 
-/* Answer one FUSE request. Nobody to answer (interrupted, unmounted) is no error. */
+/*
+ * Answer one FUSE request, and take it from the table. Nobody to answer (interrupted,
+ * unmounted) is no error.
+ */
 void fuse_answer(int fuse_fd, uint64_t unique, int error, const void *data, size_t length)
 {
-	struct fuse_out_header head = {
-		.len = (uint32_t)(sizeof(head) + length), .error = -error, .unique = unique
-	};
+	struct fuse_out_header head = { .len = (uint32_t)(sizeof(head) + length),
+					.error = -error,
+					.unique = unique & ~RESENT };
 	struct iovec parts[2] = { { &head, sizeof(head) }, { (void *)data, length } };
 
 	while (writev(fuse_fd, parts, length ? 2 : 1) < 0 && errno == EINTR)
 		;
+	flight_over(fuse_fd, unique);
 }
 
 static struct stripe *stripe_of(HotPath *hot, uint64_t node)
@@ -144,7 +146,7 @@ static enum outcome do_read(HotPath *hot, int fuse_fd, const struct fuse_in_head
 	struct fuse_read_in in;
 	struct stripe *stripe = stripe_of(hot, head->nodeid);
 	uint64_t unique = head->unique;
-	char *buffer = own_buffer(); /* the request may lie in it: overwritten by the data */
+	char *buffer = flight_scratch(fuse_fd, unique);
 
 	memcpy(&in, head + 1, sizeof(in));
 	pthread_mutex_lock(&stripe->lock);
@@ -156,10 +158,15 @@ static enum outcome do_read(HotPath *hot, int fuse_fd, const struct fuse_in_head
 	struct use use;
 	begin_use(stripe, &use, slot->fd);
 	pthread_mutex_unlock(&stripe->lock);
+	bool in_table = buffer != NULL;
+	if (!in_table)
+		buffer = own_buffer(); /* the request may lie in it: overwritten by the data */
 	size_t size = in.size < MAX_DATA ? in.size : MAX_DATA;
 	ssize_t n = buffer ? pread(use.fd, buffer, size, (off_t)in.offset) : (errno = ENOMEM, -1);
 	int error = n < 0 ? errno : 0;
 	end_use(stripe, &use);
+	if (in_table && n > 0)
+		flight_filled((size_t)n);
 	fuse_answer(fuse_fd, unique, error, buffer, error ? 0 : (size_t)n);
 	return DONE;
 }
@@ -345,6 +352,8 @@ static enum outcome do_write(HotPath *hot, int fuse_fd, int directory,
 	if (send) /* what a failed one did, the peer does too: nobody waits for that */
 		stream_submit(&hot->stream, 0, &frame.head, sizeof(frame), data, written,
 			      error ? -1 : fuse_fd, head->unique, &out, sizeof(out));
+	else if (!error)
+		flight_done(fuse_fd, head->unique, 0, &out, sizeof(out));
 	pthread_mutex_unlock(&stripe->lock);
 	if (error)
 		fuse_answer(fuse_fd, head->unique, error, NULL, 0);
@@ -439,11 +448,26 @@ static enum outcome do_fsync(HotPath *hot, int fuse_fd, int directory,
 	return DONE;
 }
 
+/* A former process carried it out: the answer is due once changes are let through. */
+static void give_owed(HotPath *hot, int fuse_fd, int directory, const struct fuse_in_header *head,
+		      const struct entry *owed)
+{
+	if (!gate_enter(&hot->gate, fuse_fd, directory, head, sizeof(*head)))
+		return;
+	fuse_answer(fuse_fd, head->unique, owed->error, owed->answer, owed->answer_length);
+	gate_leave(&hot->gate);
+}
+
 static enum outcome dispatch(HotPath *hot, int fuse_fd, int directory,
 			     const struct fuse_in_header *head)
 {
 	size_t body = head->len - sizeof(*head);
+	struct entry owed;
 
+	if (flight_owes(fuse_fd, head->unique, &owed)) {
+		give_owed(hot, fuse_fd, directory, head, &owed);
+		return DONE;
+	}
 	switch (head->opcode) {
 	case FUSE_READ:
 		return body < sizeof(struct fuse_read_in) ? FOR_PYTHON
@@ -464,6 +488,7 @@ static enum outcome dispatch(HotPath *hot, int fuse_fd, int directory,
 		if (body >= sizeof(struct fuse_interrupt_in))
 			gate_interrupt(&hot->gate, fuse_fd,
 				       ((const struct fuse_interrupt_in *)(head + 1))->unique);
+		flight_over(fuse_fd, head->unique);
 		return DONE;
 	default:
 		return FOR_PYTHON;
@@ -473,15 +498,21 @@ static enum outcome dispatch(HotPath *hot, int fuse_fd, int directory,
 static PyObject *hot_serve(HotPath *hot, PyObject *args)
 {
 	int fuse_fd, directory, error = 0;
+	unsigned long long identity;
 	ssize_t n = 0;
-	char *buffer = own_buffer();
+	char *buffer;
 
-	if (!PyArg_ParseTuple(args, "ii", &fuse_fd, &directory))
+	if (!PyArg_ParseTuple(args, "iiK", &fuse_fd, &directory, &identity))
 		return NULL;
-	if (!buffer)
-		return PyErr_NoMemory();
 	Py_BEGIN_ALLOW_THREADS;
 	for (;;) {
+		char *kept = flight_next(identity, fuse_fd);
+
+		buffer = kept ? kept : own_buffer();
+		if (!buffer) {
+			error = ENOMEM;
+			break;
+		}
 		n = read(fuse_fd, buffer, REQUEST_ROOM);
 		if (n < 0) {
 			if (errno == EINTR || errno == EAGAIN || errno == ENOENT)
@@ -494,9 +525,13 @@ static PyObject *hot_serve(HotPath *hot, PyObject *args)
 			error = EPROTO;
 			break;
 		}
+		if (kept)
+			flight_arrived((size_t)n);
 		if (dispatch(hot, fuse_fd, directory, head) == FOR_PYTHON)
 			break;
 	}
+	if (error)
+		flight_leave();
 	Py_END_ALLOW_THREADS;
 	if (error) {
 		free(thread_buffer); /* most likely this thread is about to end */
@@ -505,6 +540,62 @@ static PyObject *hot_serve(HotPath *hot, PyObject *args)
 		return PyErr_SetFromErrno(PyExc_OSError);
 	}
 	return PyBytes_FromStringAndSize(buffer, n);
+}
+
+/* Use this memfd for the table of requests in flight: a new one, or a former process's. */
+static PyObject *hot_keep_requests(HotPath *hot, PyObject *args)
+{
+	int memfd;
+
+	(void)hot;
+	if (!PyArg_ParseTuple(args, "i", &memfd))
+		return NULL;
+	return PyBool_FromLong(flights_open(memfd));
+}
+
+static PyObject *hot_adopt(HotPath *hot, PyObject *args)
+{
+	int fuse_fd;
+	unsigned long long identity;
+
+	(void)hot;
+	if (!PyArg_ParseTuple(args, "iK", &fuse_fd, &identity))
+		return NULL;
+	return PyLong_FromSize_t(flights_adopt(identity, fuse_fd));
+}
+
+static PyObject *hot_next_left(HotPath *hot, PyObject *args)
+{
+	int fuse_fd;
+
+	(void)hot;
+	if (!PyArg_ParseTuple(args, "i", &fuse_fd))
+		return NULL;
+	const struct fuse_in_header *head = flights_next_left(fuse_fd);
+	if (!head)
+		Py_RETURN_NONE;
+	return PyBytes_FromStringAndSize((const char *)head, head->len);
+}
+
+static PyObject *hot_drop_left(HotPath *hot, PyObject *unused)
+{
+	(void)hot;
+	(void)unused;
+	flights_drop_left();
+	Py_RETURN_NONE;
+}
+
+/* A request that has no answer is through. */
+static PyObject *hot_over(HotPath *hot, PyObject *args)
+{
+	int fuse_fd;
+	unsigned long long unique;
+
+	(void)hot;
+	if (!PyArg_ParseTuple(args, "iK", &fuse_fd, &unique))
+		return NULL;
+	flight_over(fuse_fd, unique);
+	Py_RETURN_NONE;
 }
 
 static PyObject *hot_handle(HotPath *hot, PyObject *args)
@@ -535,6 +626,7 @@ static PyObject *hot_answer(HotPath *hot, PyObject *args)
 	if (!PyArg_ParseTuple(args, "iKiy*", &fuse_fd, &unique, &error, &data))
 		return NULL;
 	Py_BEGIN_ALLOW_THREADS;
+	flight_done(fuse_fd, unique, error, data.buf, (size_t)data.len);
 	fuse_answer(fuse_fd, unique, error, data.buf, (size_t)data.len);
 	Py_END_ALLOW_THREADS;
 	PyBuffer_Release(&data);
@@ -590,16 +682,27 @@ static PyObject *hot_quiesce(HotPath *hot, PyObject *args)
 
 static PyObject *hot_take_parked(HotPath *hot, PyObject *unused)
 {
-	struct parked *p = gate_take(&hot->gate);
-	PyObject *result;
+	struct parked *p;
 
 	(void)unused;
-	if (!p)
-		Py_RETURN_NONE;
-	result = Py_BuildValue("iiy#", p->fuse_fd, p->directory, p->request,
-			       (Py_ssize_t)p->length);
-	free(p);
-	return result;
+	while ((p = gate_take(&hot->gate))) {
+		int fuse_fd = p->fuse_fd, directory = p->directory;
+		PyObject *request = PyBytes_FromStringAndSize(p->copied ? p->request : NULL,
+							      (Py_ssize_t)p->length);
+		bool there = request && (p->copied || flight_copy(fuse_fd, p->unique,
+								  PyBytes_AS_STRING(request),
+								  p->length));
+
+		if (!request)
+			fuse_answer(fuse_fd, p->unique, ENOMEM, NULL, 0);
+		free(p);
+		if (there)
+			return Py_BuildValue("iiN", fuse_fd, directory, request);
+		if (!request)
+			return NULL;
+		Py_DECREF(request); /* unmounted meanwhile */
+	}
+	Py_RETURN_NONE;
 }
 
 static PyObject *hot_forget_fuse(HotPath *hot, PyObject *args)
@@ -610,6 +713,7 @@ static PyObject *hot_forget_fuse(HotPath *hot, PyObject *args)
 		return NULL;
 	gate_forget_fuse(&hot->gate, fuse_fd);
 	stream_forget_fuse(&hot->stream, fuse_fd);
+	flights_forget(fuse_fd);
 	Py_RETURN_NONE;
 }
 
@@ -1042,10 +1146,11 @@ static PyObject *hot_state(HotPath *hot, PyObject *unused)
 	pthread_mutex_unlock(&s->lock);
 	long in_flight, parked;
 	enum gate mode = gate_mode(&hot->gate, &in_flight, &parked);
-	return Py_BuildValue("{s:N,s:N,s:K,s:K,s:K,s:K,s:i,s:l,s:l}", "attached",
+	return Py_BuildValue("{s:N,s:N,s:K,s:K,s:K,s:K,s:i,s:l,s:l,s:k}", "attached",
 			     PyBool_FromLong(attached), "broken", PyBool_FromLong(broken), "epoch",
 			     epoch, "sent", sent, "acked", acked, "bytes_sent", bytes, "gate",
-			     (int)mode, "in_flight", in_flight, "parked", parked);
+			     (int)mode, "in_flight", in_flight, "parked", parked,
+			     "unkept", flights_unkept());
 }
 
 static PyObject *hot_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -1072,6 +1177,9 @@ static PyObject *hot_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 
 #define METHOD(name, flags) { #name, (PyCFunction)(void (*)(void))hot_##name, flags, NULL }
 static PyMethodDef hot_methods[] = {
+	METHOD(keep_requests, METH_VARARGS), METHOD(adopt, METH_VARARGS),
+	METHOD(next_left, METH_VARARGS),   METHOD(drop_left, METH_NOARGS),
+	METHOD(over, METH_VARARGS),
 	METHOD(serve, METH_VARARGS),	   METHOD(handle, METH_VARARGS),
 	METHOD(answer, METH_VARARGS),	   METHOD(enter, METH_VARARGS),
 	METHOD(leave, METH_NOARGS),	   METHOD(set_gate, METH_VARARGS),

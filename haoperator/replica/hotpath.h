@@ -12,16 +12,19 @@
 #include <stdint.h>
 
 #include "frames.h"
+#include "inflight.h"
 
 /* What the gate says to a request that wants to change something. */
 enum gate { GATE_OPEN = 0, GATE_PARK = 1, GATE_READ_ONLY = 2 };
 
-/* A request that waits at the gate, whole. */
+/* A request that waits at the gate: in the table, or here if that is full. */
 struct parked {
 	struct parked *next;
 	int fuse_fd;
 	int directory;
+	uint64_t unique;
 	size_t length;
+	bool copied;
 	char request[];
 };
 

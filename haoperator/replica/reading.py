@@ -31,11 +31,14 @@ log = logging.getLogger(__name__)
 
 
 class Listings:
-    """What open directory handles show: the names at the time of the opening or rewinding."""
+    """What open directory handles show: the names at the time of the opening or rewinding.
+
+    Handles of a former process are still in use: numbers begin where none of them are.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._last = 0
+        self._last = int.from_bytes(os.urandom(6), "little")
         self._listings: dict[int, list[DirectoryEntry]] = {}
 
     def open(self) -> int:

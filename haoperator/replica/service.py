@@ -83,7 +83,9 @@ class Service:
     def _take_up(self) -> None:
         """Go on with the mounts that a former process served."""
         paths = {directory.name: directory.path for directory in self._settings.directories}
-        for kept in fdstore.taken_up():
+        taken_up = fdstore.taken_up()
+        self._engine.requests.take_up(dict(taken_up.tables), fdstore)
+        for kept in taken_up.directories:
             try:
                 self._engine.add_directory(
                     kept.name, paths.get(kept.name, ""), kept.fuse_fd, kept.root_fd, restored=True
@@ -93,6 +95,7 @@ class Service:
                 fdstore.drop(kept.name)
                 os.close(kept.fuse_fd)
                 os.close(kept.root_fd)
+        self._engine.requests.settle()
 
     def _mounted(self, name: str, path: str, fuse_fd: int, root_fd: int) -> None:
         """In the reception's thread. Kept first: a mount whose server dies must not be lost."""

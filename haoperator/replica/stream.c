@@ -145,6 +145,8 @@ uint64_t stream_submit(struct stream *s, uint64_t epoch, struct frame *head, siz
 	bool kept = true;
 	int error = 0;
 
+	if (fuse_fd >= 0)
+		flight_done(fuse_fd, unique, 0, answer, answer_length);
 	p.length = (uint32_t)answer_length;
 	if (answer_length > sizeof(p.small)) {
 		p.large = malloc(answer_length);

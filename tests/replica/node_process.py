@@ -14,9 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from haoperator.replica import connector
+from haoperator.replica import connector, fdstore
 from haoperator.replica.engine import Engine
-from haoperator.replica.fdstore import taken_up
 from haoperator.replica.limits import raise_limits
 from haoperator.replica.reception import Reception
 from haoperator.replica.settings import LinkPath, ReplicatedDirectory, Settings
@@ -110,8 +109,11 @@ def main() -> None:
     if "LISTEN_FDS" in os.environ:
         os.environ["LISTEN_PID"] = str(os.getpid())  # the parent cannot know it
     paths = {directory.name: directory.path for directory in settings.directories}
-    for kept in taken_up():
+    taken_up = fdstore.taken_up()
+    engine.requests.take_up(dict(taken_up.tables), fdstore)
+    for kept in taken_up.directories:
         engine.add_directory(kept.name, paths[kept.name], kept.fuse_fd, kept.root_fd, restored=True)
+    engine.requests.settle()
     Reception(settings.run_directory / "replicator.sock", engine.add_directory).start()
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     control = settings.run_directory / "control.sock"

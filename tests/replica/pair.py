@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from haoperator.replica import inflight
 from haoperator.replica._hotpath import umount2
 from haoperator.replica.mount import hand_over, mount_over
 from haoperator.replica.places import FILE_SYSTEM, mounted_type
@@ -65,6 +66,9 @@ class Node:
         """The command that runs the replicator elsewhere, in a network namespace say."""
         self.fds: dict[str, tuple[int, int]] = {}
         """Of each mounted directory: /dev/fuse, and the directory below."""
+        self.table = -1
+        """The table of requests in flight."""
+        self.table_name = inflight.NAME
         self._control: socket.socket | None = None
         self._lines: Any = None
         self.log = base / f"{settings['node']}.log"
@@ -88,17 +92,27 @@ class Node:
         return Path(f"/proc/self/fd/{self.fds[name][1]}")
 
     def start(self, *, restored: bool = False) -> None:
+        self.spawn(restored=restored)
+        self._connect()
+
+    def spawn(self, *, restored: bool) -> None:
+        """Start, and do not wait until it answers."""
         config = self.base / f"{self.name}.json"
         config.write_text(json.dumps(self.settings), encoding="utf-8")
-        environment = {"PYTHONPATH": str(ROOT)}
         command = [*self.prefix, *self._command(str(config))]
-        fds: tuple[int, ...] = ()
+        names, fds = [self.table_name], [self.table]
         if restored:  # as systemd passes what it kept
-            names = [f"{name}.{kind}" for name in self.fds for kind in ("fuse", "root")]
-            environment |= {"LISTEN_FDS": str(len(names)), "LISTEN_FDNAMES": ":".join(names)}
-            fds = tuple(fd for pair in self.fds.values() for fd in pair)
-        self.process = self.spawner.spawn(command, environment, self.log, fds)
-        self._connect()
+            names += [f"{name}.{kind}" for name in self.fds for kind in ("fuse", "root")]
+            fds += [fd for pair in self.fds.values() for fd in pair]
+        else:  # it would be made by the replicator, and empty like this one
+            self.close_table()
+            self.table = fds[0] = os.memfd_create(inflight.NAME)
+        environment = {
+            "PYTHONPATH": str(ROOT),
+            "LISTEN_FDS": str(len(names)),
+            "LISTEN_FDNAMES": ":".join(names),
+        }
+        self.process = self.spawner.spawn(command, environment, self.log, tuple(fds))
 
     def _command(self, config: str) -> list[str]:
         if self.sanitizer is not None:
@@ -198,6 +212,11 @@ class Node:
                 os.close(fd)
         self.fds.clear()
 
+    def close_table(self) -> None:
+        if self.table >= 0:
+            os.close(self.table)
+        self.table = -1
+
     def boot(self) -> None:
         self.start()
         self.mount()
@@ -209,6 +228,7 @@ class Node:
             self.process.wait()
         self._disconnect()
         self.abort_mount()
+        self.close_table()
 
     def _disconnect(self) -> None:
         if self._lines is not None:

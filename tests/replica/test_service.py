@@ -22,6 +22,8 @@ import pytest
 from dbus_next import BusType, DBusError, Message, MessageType, Variant
 from dbus_next.aio import MessageBus
 
+from haoperator.replica import inflight
+from tests.replica.fusectl import nobody_waits, waiting
 from tests.replica.pair import ROOT, Node, Pair, wait_for
 from tests.replica.spawner import Spawner
 from tests.replica.trees import assert_equal_trees
@@ -223,21 +225,30 @@ def test_descriptors_outlive_the_process(services: Pair) -> None:
     a = services.a
     assert isinstance(a, ServiceNode)
     services.replicate()
-    wait_for(lambda: set(a.manager.store) == {"data.fuse", "data.root"}, "they are stored")
+    stored = {"data.fuse", "data.root", inflight.NAME}
+    wait_for(lambda: set(a.manager.store) == stored, "they are stored")
     with open(a.path / "file", "w") as file:
         file.write("before")
         file.flush()
         a.kill()
         a.start(restored=True)
         assert a.state["role"] == "held"
+        late = threading.Thread(target=(a.path / "late").touch)
+        late.start()
+        wait_for(lambda: waiting(a), "it is held")
+        a.kill()
+        a.start(restored=True)
         a.become_primary("")
+        late.join()
         file.write(", after")
     a.wait_stream("synced")
+    assert (a.path / "late").exists()
+    nobody_waits(a)
     assert (a.path / "file").read_text() == "before, after"
     assert_equal_trees(a.backing, services.b.backing)
     a.bus_call(NAME, "BecomeSecondary")
     subprocess.run(["umount", str(a.path)], check=True)
-    wait_for(lambda: not a.manager.store, "they are given back")
+    wait_for(lambda: set(a.manager.store) == {inflight.NAME}, "they are given back")
 
 
 def test_a_restarted_bus_is_no_harm(services: Pair) -> None:
