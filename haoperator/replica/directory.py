@@ -367,7 +367,7 @@ class Directory:
             else:
                 node, _ = self.nodes.adopt(fd, node_id)
             if node.id == node_id:
-                node.lookups = 1  # how many the kernel holds is not known: one FORGET ends it
+                node.lookups, node.unknown_lookups = 1, True
                 self.nodes.add_name(node, parent, name)
                 known = node
         return known

@@ -72,6 +72,7 @@ class Node:
         "opens",
         "pins",
         "told",
+        "unknown_lookups",
         "writers",
     )
 
@@ -81,6 +82,8 @@ class Node:
         self.key: Key = (st.st_dev, st.st_ino)
         self.kind = stat.S_IFMT(st.st_mode)
         self.lookups = 0
+        self.unknown_lookups = False
+        """`lookups` counts one for those of a former process, however many they were."""
         self.opens = 0
         self.writers = 0
         """How many of them may write."""
@@ -286,6 +289,11 @@ class NodeTable:
 
     def forget(self, node: Node, lookups: int) -> bool:
         """The kernel gave back references. True if the node is gone."""
+        if node.unknown_lookups:
+            # One of them stands for all that a former process gave out. Those that this one gave
+            # may be newer than what the kernel forgot: rather kept in vain than lost in use.
+            node.unknown_lookups = False
+            lookups = 1
         node.lookups = max(0, node.lookups - lookups)
         return self.drop_if_unused(node)
 
