@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import mmap
@@ -322,12 +323,8 @@ def test_special_files(here: Path) -> None:
     os.mknod(here / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
     os.mknod(here / "block", stat.S_IFBLK | 0o600, os.makedev(259, 70_000))
     os.mknod(here / "plain", stat.S_IFREG | 0o600)
-    with socket.socket(socket.AF_UNIX) as sock:
-        os.chdir(here)
-        try:
-            sock.bind("sock")
-        finally:
-            os.chdir("/")
+    with socket.socket(socket.AF_UNIX) as sock, contextlib.chdir(here):
+        sock.bind("sock")
     assert (here / "block").stat().st_rdev == os.makedev(259, 70_000)
 
 
