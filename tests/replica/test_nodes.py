@@ -180,3 +180,15 @@ def test_the_log_keeps_what_the_mount_agreed_on_and_who_served_it(tmp_path: Path
     assert told() == (True, False)
     node_log.begin(38)
     assert told() == (False, False)
+
+
+def test_what_a_former_process_was_asked_for_does_not_count_for_this_one(tree: Tree) -> None:
+    """The kernel forgets all that it held before the restart, and has looked again meanwhile."""
+    (tree.root / "a").touch()
+    node = tree.look("a")
+    node.unknown_lookups = True
+    assert tree.look("a") is node
+    tree.table.forget(node, 9)
+    assert tree.table.known(node.id) is node
+    tree.table.forget(node, 1)
+    assert tree.table.known(node.id) is None
