@@ -341,18 +341,21 @@ class Directory:
             return
         self._let_cache_writes(former.writeback)
         self._former_last = former.last
-        for node in former.nodes:
-            self._restore(node, former, set())
+        waiting = list(former.nodes)
+        while waiting:  # those above come first, however deep the tree is
+            left = [node for node in waiting if not self._restore(node, former)]
+            if len(left) == len(waiting):
+                break
+            waiting = left
+        for node in former.nodes:  # further names, in directories that came later
+            self._restore(node, former)
         if self.caches_writes and not former.wrote:
             sizes.give_up_all(self)  # what the kernel was told is not known
 
-    def _restore(self, node_id: int, former: Names, asked: set[int]) -> Node | None:
-        known = self.nodes.known(node_id)
-        if known is not None or node_id in asked:
-            return known
-        asked.add(node_id)
-        for parent_id, name, inode in former.nodes.get(node_id, ()):
-            parent = self._restore(parent_id, former, asked)
+    def _restore(self, node_id: int, former: Names) -> bool:
+        """By those of its names that lie in directories which are known. True if it is known."""
+        for parent_id, name, inode in former.nodes[node_id]:
+            parent = self.nodes.known(parent_id)
             if parent is None or not stat.S_ISDIR(parent.kind):
                 continue
             try:
@@ -362,12 +365,15 @@ class Directory:
             if os.fstat(fd).st_ino != inode:
                 os.close(fd)
                 continue
-            if node_id in former.given_up:
+            node = self.nodes.known(node_id)
+            if node is not None:
+                os.close(fd)
+            elif node_id in former.given_up:
                 node = self.nodes.adopt_former(fd, node_id)
             else:
                 node, _ = self.nodes.adopt(fd, node_id)
             if node.id == node_id:
-                node.lookups, node.unknown_lookups = 1, True
+                if not node.lookups:
+                    node.lookups, node.unknown_lookups = 1, True
                 self.nodes.add_name(node, parent, name)
-                known = node
-        return known
+        return self.nodes.known(node_id) is not None

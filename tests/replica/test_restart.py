@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from haoperator.replica.beneath import remove_tree
 from tests.replica.pair import Node, Pair, wait_for
 from tests.replica.trees import assert_equal_trees
 from tests.replica.writer import Writer, lines_in
@@ -179,3 +180,28 @@ def test_no_node_id_is_given_out_twice_across_a_restart(pair: Pair) -> None:
     finally:
         os.close(held)
     assert_equal_trees(a.backing, b.backing)
+
+
+def test_restart_in_a_tree_that_is_deeper_than_python_recurses(synced: Pair) -> None:
+    a = synced.a
+    at = os.open(a.path, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=at)
+        below = os.open("d", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    restart(a)
+    a.call("become_primary", generation="")
+    with open(os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=at), "w", encoding="ascii") as file:
+        file.write("written down there")
+    a.wait_stream("synced")
+    deep = "/".join(["d"] * 1500)
+    assert (synced.b.backing / deep / "file").read_text() == "written down there"
+    os.close(at)
+    remove_deep(a.path)
+
+
+def remove_deep(root: Path) -> None:
+    fd = os.open(root, os.O_RDONLY)
+    remove_tree(fd, b"d")
+    os.close(fd)
