@@ -220,12 +220,10 @@ class PrimarySide:
             self._periods.rotate()
             self._gate.open()
         if stream is Stream.SYNCED:
-            seq = self._hot.submit_fsync(frames.Type.SYNCFS, 0, 0, b"", -1, 0, 0)
-            self._hot.flush()
-            if not self._hot.wait_synced(seq, SYNCFS_MS):
+            if not self._sync_both():
                 return
-        for directory in self._mounts:
-            _hotpath.syncfs(directory.root_fd)
+        else:
+            self._sync_here()
         with standing.decide:
             if (standing.stream, self._outgoing.epoch) == (stream, epoch):
                 self._periods.settle()
@@ -307,12 +305,25 @@ class PrimarySide:
                 raise Interrupted
             self._periods.add_peers(noted)
 
+    def _sync_both(self) -> bool:
+        """All that was changed so far is on both disks. False: the stream broke, or too slow.
+
+        Here, too, because a primary may have got what it has as a standby, and nobody has
+        noted that it is only in memory.
+        """
+        seq = self._hot.submit_fsync(frames.Type.SYNCFS, 0, 0, b"", -1, 0, 0)
+        self._hot.flush()
+        self._sync_here()
+        return self._hot.wait_synced(seq, SYNCFS_MS)
+
+    def _sync_here(self) -> None:
+        for directory in self._mounts:
+            _hotpath.syncfs(directory.root_fd)
+
     def _complete(self, resync: Resync) -> bool:
         """The last step, with nothing in flight. False: something moved, walk on."""
         standing = self._standing
-        synced = self._hot.submit_fsync(frames.Type.SYNCFS, 0, 0, b"", -1, 0, 0)
-        self._hot.flush()
-        if not self._hot.wait_synced(synced, SYNCFS_MS):
+        if not self._sync_both():
             raise Interrupted
         with standing.decide:
             if self._resync is not resync:

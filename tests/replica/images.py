@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +64,19 @@ class Disk:
                 file.write(bytes(4096))
         yield
         ballast.unlink()
+
+    @contextlib.contextmanager
+    def after_a_power_cut(self, point: Path) -> Iterator[None]:
+        """Within, `point` shows what would be there if the power went now."""
+        copy = point.with_suffix(".img")
+        shutil.copyfile(self._image, copy)
+        point.mkdir()
+        _run("mount", "-o", "loop", copy, point)
+        try:
+            yield
+        finally:
+            _run("umount", point)
+            copy.unlink()
 
     def lose(self, offset: int) -> None:
         """From now on, what lies behind `offset` cannot be read."""
