@@ -28,11 +28,11 @@ os.chown(f"{root}/documents/001.txt", 1234, 4321)
 os.chmod(f"{root}/documents/002.txt", 0o640)
 os.setxattr(f"{root}/documents/003.txt", "user.comment", b"kept")
 os.utime(f"{root}/documents/004.txt", ns=(10**18, 10**18))
-for directory, _, names in os.walk(root):  # on the disks of both nodes, whatever happens next
-    for name in (".", *names):
-        fd = os.open(f"{directory}/{name}", os.O_RDONLY)
-        os.fsync(fd)
-        os.close(fd)
+made = [f"{root}/documents/{name}" for name in os.listdir(f"{root}/documents")]
+for path in (root, f"{root}/big.bin", f"{root}/documents", *made):
+    fd = os.open(path, os.O_RDONLY)  # on the disks of both nodes, whatever happens next
+    os.fsync(fd)
+    os.close(fd)
 """
 CHANGE = """
 import os, sys
