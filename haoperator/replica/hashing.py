@@ -15,6 +15,7 @@ from collections.abc import Callable
 from haoperator.replica import frames, wire
 from haoperator.replica._hotpath import Applier
 from haoperator.replica.marks import BLOCK
+from haoperator.replica.priority import be_nice
 
 HASH_BYTES = 16
 MOST_BLOCKS = 1024
@@ -110,6 +111,7 @@ class HashPool:
             self._work.put(None)
 
     def _serve(self) -> None:
+        be_nice()
         while (work := self._work.get()) is not None:
             try:
                 work()

@@ -10,6 +10,7 @@ be known, and what other load there is counts for both.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Protocol
 
@@ -18,17 +19,19 @@ from haoperator.replica.hashing import MOST_BLOCKS
 TOLERATED = 1.6
 """Below the promised 2, because this compares means and the promise is about the 99th of 100."""
 NO_DIFFERENCE = 1.2
-WORK_SECONDS = 0.01
+WORK_SECONDS = 0.001
 """A piece of work before a rest; with what is in flight, an application waits no longer for it."""
+STILL_THERE_SECONDS = 0.1
+"""An application that has not written for so long does not count."""
 MOST_REST_SECONDS = 0.2
-LEAST_SHARE, MOST_SHARE = 0.25, 6.0
+LEAST_SHARE, MOST_SHARE = 0.25, 3.0
 """Rest as a multiple of work. Not more: a resync has to end, also beside an application that
 never stops, because until then there is no second copy."""
 MEMORY = 0.8
 """What of the former average counts on in the next."""
-IN_FLIGHT, IN_FLIGHT_BESIDE = 64, 4
+IN_FLIGHT, IN_FLIGHT_BESIDE = 64, 0
 """Frames of the walk that the peer may be behind, alone and beside an application."""
-BLOCKS, BLOCKS_BESIDE = MOST_BLOCKS, 64
+BLOCKS, BLOCKS_BESIDE = MOST_BLOCKS, 4
 """Blocks that are compared in one go, alone and beside an application."""
 
 
@@ -58,6 +61,7 @@ class Pace:
         self._began = time.monotonic()
         self._before = waits.waits()
         self._allowed_at = self._began
+        self._wrote_at = -math.inf
         self.beside_an_application = False
 
     @property
@@ -83,11 +87,15 @@ class Pace:
         if worked < WORK_SECONDS:
             return
         before, after = self._before, self._waits.waits()
-        self.beside_an_application = after[0] > before[0]
+        if after[0] > before[0]:
+            self._wrote_at = now
+        self.beside_an_application = now - self._wrote_at < STILL_THERE_SECONDS
         if self.beside_an_application:
             self._working = _average(self._working, before, after)
             time.sleep(min(MOST_REST_SECONDS, worked * self._share))
             rested = self._waits.waits()
+            if rested[0] > after[0]:
+                self._wrote_at = time.monotonic()
             self._resting = _average(self._resting, after, rested)
             self._adjust()
         self._before = self._waits.waits()

@@ -27,6 +27,7 @@ from haoperator.replica.marks import EVERYTHING, Kind, Mark
 from haoperator.replica.mounts import Mounts
 from haoperator.replica.outgoing import Outgoing, Phase
 from haoperator.replica.periods import Periods
+from haoperator.replica.priority import be_nice
 from haoperator.replica.resync import Resync
 from haoperator.replica.settings import Settings
 from haoperator.replica.standing import Refused, Standing
@@ -284,6 +285,7 @@ class PrimarySide:
             resync.courier.cancel()
 
     def _run_resync(self, resync: Resync) -> None:
+        be_nice()
         try:
             if resync.partial:
                 self._add_peers_marks(resync)
