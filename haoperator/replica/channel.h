@@ -22,6 +22,7 @@ struct channel {
 	bool broken; /* closed, or OpenSSL failed once: its state is not to be used again */
 	uint64_t records, rekey_after; /* sealed with the present key; how many may be */
 	struct bytes_out sealed; /* records for the socket, made by OpenSSL */
+	bool prompt; /* the last bytes came soon; belongs to the receiving thread */
 	char *arrived; /* what the socket brought and OpenSSL has not taken yet */
 	size_t arrived_at, arrived_length;
 	struct bytes_out leaving; /* on its way to the socket; belongs to `sending` */

@@ -27,7 +27,7 @@
 #define SMALL_BUFFER (64u * 1024) /* what a free buffer may always keep */
 #define USUAL_REQUEST (132u * 1024) /* the memory for it is there from the start */
 #define FOREIGN UINT32_MAX /* filled by a former process: not mapped here */
-#define KEEP_FREE (8u * 1024 * 1024) /* what the others keep together */
+#define KEEP_FREE (24u * 1024 * 1024) /* what the others keep together */
 
 _Static_assert(sizeof(struct entry) == 256, "part of the layout: change TABLE_VERSION");
 _Static_assert(sizeof(struct table_head) <= PAGE, "one page");

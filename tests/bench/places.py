@@ -36,8 +36,10 @@ class Mode:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-MODES = (Mode("haoperator", "haoperator, `write`"),)
-"""A second one is one line: Mode("fsync", "haoperator, `fsync`", {"durability": "fsync"})."""
+MODES = (
+    Mode("haoperator", "haoperator, `write`"),
+    Mode("fsync", "haoperator, `fsync`", {"durability": "fsync"}),
+)
 
 GLUSTER: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("gluster", "GlusterFS, default", {}),
