@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from haoperator.core.status import Status
+from haoperator.core.status import Maintenance, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,29 @@ class MarkOutdated:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """To the arbiter: name this node heir of the generation, unless it has one already.
+    Answered by `HeirTold` or `ArbiterFailed`."""
+
+    generation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Disclaim:
+    """To the arbiter: if this node is heir of the generation, nobody is any more. Answered
+    like `Claim`."""
+
+    generation: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeepMaintenance:
+    """Store durably whether the cluster moves anything by itself."""
+
+    maintenance: Maintenance
+
+
+@dataclass(frozen=True, slots=True)
 class RestartApp:
     """Try the unit again here, because nobody else can take it."""
 
@@ -93,6 +116,9 @@ Effect = (
     | BecomeSecondary
     | ContinueAlone
     | MarkOutdated
+    | Claim
+    | Disclaim
+    | KeepMaintenance
     | RestartApp
     | Accept
     | Refuse

@@ -18,6 +18,15 @@ class Witness(StrEnum):
     UNREACHABLE = "unreachable"
 
 
+class Probe(StrEnum):
+    """Whether another machine answers for a virtual IP on the client network."""
+
+    NONE = "none"
+    """Not asked, or this node holds them itself."""
+    ANSWERED = "answered"
+    UNANSWERED = "unanswered"
+
+
 @dataclass(frozen=True, slots=True)
 class TimePassed:
     """Nothing but time. The clock of every event is `State.now`, monotonic seconds."""
@@ -43,6 +52,28 @@ class PeerLost:
 @dataclass(frozen=True, slots=True)
 class WitnessChanged:
     witness: Witness
+
+
+@dataclass(frozen=True, slots=True)
+class VipProbed:
+    """What the probe of the virtual IPs finds now; it is at most `detect / 2` old."""
+
+    probe: Probe
+
+
+@dataclass(frozen=True, slots=True)
+class HeirTold:
+    """The arbiter's answer: who may go on alone from `generation`, `""` for nobody yet."""
+
+    generation: str
+    heir: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArbiterFailed:
+    """The arbiter did not answer."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +135,13 @@ class PromoteCommanded:
 
 
 @dataclass(frozen=True, slots=True)
+class MaintenanceCommanded:
+    """From now on the cluster moves nothing by itself, or does so again."""
+
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
 class LeaveCommanded:
     """This node leaves the cluster in order."""
 
@@ -114,6 +152,9 @@ Event = (
     | PeerFelt
     | PeerLost
     | WitnessChanged
+    | VipProbed
+    | HeirTold
+    | ArbiterFailed
     | ReplicaChanged
     | ReplicaGone
     | ReplicaFailed
@@ -123,5 +164,6 @@ Event = (
     | AppGaveUp
     | SwapCommanded
     | PromoteCommanded
+    | MaintenanceCommanded
     | LeaveCommanded
 )

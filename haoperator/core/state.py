@@ -7,9 +7,9 @@ import hashlib
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from haoperator.core.events import ReplicaChanged, Witness
+from haoperator.core.events import Probe, ReplicaChanged, Witness
 from haoperator.core.record import DataRecord
-from haoperator.core.status import Phase, Role, Status, Stream
+from haoperator.core.status import Maintenance, Phase, Role, Status, Stream
 
 Seconds = float
 
@@ -23,6 +23,9 @@ HELD_PATIENCE_SECONDS: Seconds = 0.3
 after a hand-over or a restarted replicator, stands in a few milliseconds."""
 REPLICA_RETURN_SECONDS: Seconds = 10.0
 """How long a primary waits for its replicator to come back before it gives up the role."""
+SWAP_BACK_SECONDS: Seconds = 10.0
+"""How long the preferred node, in step again, waits before it takes its role back."""
+ARBITER_RETRY_SECONDS: Seconds = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,26 @@ class Policy:
     detect: Seconds = 2.0
     automatic: bool = True
     preferred: str | None = None
+    arbiter: bool = False
+    """Whether a node goes on alone only as the heir that the arbiter names."""
+    restart_window: Seconds = 86_400.0
+    """How long a node on which an application gave up is not a place to fail over to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Succession:
+    """What the arbiter told of who may go on alone. A generation has one heir at most."""
+
+    generation: str = ""
+    """What is told here is about this one."""
+    heir: str = ""
+    asked: bool = False
+    """A question is under way; no second one until it is answered."""
+    retry_at: Seconds = 0.0
+    trouble: str = ""
+    """Why the arbiter did not answer last time."""
+    to_disclaim: bool = False
+    """Both nodes are in step again: what this one may have claimed is to be given back."""
 
 
 class Gate(StrEnum):
@@ -79,9 +102,15 @@ class State:
     contact: Contact = Contact.UNKNOWN
     peer: Status | None = None
     witness: Witness = Witness.NONE
+    probe: Probe = Probe.NONE
+    succession: Succession = Succession()
+    maintenance: Maintenance = field(default_factory=Maintenance)
     forced: bool = False
     """The promotion under way was forced: it may be with stale data."""
-    healthy: bool = True
+    gave_up_at: Seconds | None = None
+    """When an application last gave up here, unless this node was primary again since."""
+    returned_at: Seconds | None = None
+    """When this standby came back into step with a primary that had gone on without it."""
     yields_until: Seconds = 0.0
     outdated_for: str = ""
     outdating: str = ""
@@ -102,6 +131,18 @@ class State:
     @property
     def yields(self) -> bool:
         return self.now < self.yields_until
+
+    @property
+    def healthy(self) -> bool:
+        """Whether this is a place to hand over to."""
+        gave_up_at = self.gave_up_at
+        return gave_up_at is None or self.now - gave_up_at >= self.policy.restart_window
+
+    @property
+    def heir(self) -> str:
+        """Whom the arbiter named for the present generation, `""` while that is not known."""
+        current = self.succession.generation == self.record.generation
+        return self.succession.heir if current else ""
 
     @property
     def held_for(self) -> Seconds:

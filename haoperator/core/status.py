@@ -49,6 +49,25 @@ class Role(StrEnum):
     HELD = "held"
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Maintenance:
+    """Whether an administrator forbade the cluster to move anything by itself. Both nodes go
+    by the greater one of theirs: who commands it last counts one up."""
+
+    count: int = 0
+    on: bool = False
+
+    @classmethod
+    def from_raw(cls, raw: object) -> Maintenance:
+        """From what JSON made of it. Raises ValueError for anything else."""
+        if not isinstance(raw, dict):
+            raise ValueError("maintenance is a JSON object")
+        count, on = raw.get("count"), raw.get("on")
+        if type(count) is not int or type(on) is not bool:
+            raise ValueError("maintenance has a count and says whether it is on")
+        return cls(count, on)
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """One node as its peer sees it. A field that says "asks" is a wish, repeated until met."""
@@ -74,6 +93,7 @@ class Status:
     """This node gave the role away on purpose and wants the peer to take it."""
     defers: bool = False
     """This node does not hold the role, and by all that it knows the peer should."""
+    maintenance: Maintenance = Maintenance()
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"))
@@ -91,4 +111,6 @@ class Status:
         values["stream"] = Stream(values.get("stream", Stream.DISCONNECTED))
         if "record" in values:
             values["record"] = DataRecord.from_json(json.dumps(values["record"]))
+        if "maintenance" in values:
+            values["maintenance"] = Maintenance.from_raw(values["maintenance"])
         return cls(**values)

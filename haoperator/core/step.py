@@ -17,23 +17,28 @@ from haoperator.core import events as on
 from haoperator.core.effects import Effect
 from haoperator.core.generation import Relation, compare
 from haoperator.core.state import (
+    ARBITER_RETRY_SECONDS,
     HANDOVER_SECONDS,
     HELD_PATIENCE_SECONDS,
     REPLICA_RETURN_SECONDS,
+    SWAP_BACK_SECONDS,
     YIELD_SECONDS,
     Contact,
     Gate,
     Seconds,
     State,
+    Succession,
 )
-from haoperator.core.status import Phase, Role, Status, Stream
+from haoperator.core.status import Maintenance, Phase, Role, Status, Stream
 from haoperator.core.verdict import (
     Answer,
     can_take,
     isolated,
+    may_be_left_behind,
     may_promote,
     peer_cannot_take_over,
     split_brain_text,
+    wants_heir,
     winner,
 )
 
@@ -51,10 +56,12 @@ def step(state: State, event: on.Event, now: Seconds) -> Step:
     """
     state, answered = _absorb(replace(state, now=max(now, state.now)), event)
     state, settled = _settle(state)
+    state, given_back = _give_claim_back(state)
+    effects = (*answered, *settled, *given_back)
     status = status_of(state)
     if status == state.published:
-        return state, answered + settled
-    return replace(state, published=status), (*answered, *settled, do.Publish(status))
+        return state, effects
+    return replace(state, published=status), (*effects, do.Publish(status))
 
 
 def status_of(state: State) -> Status:
@@ -79,6 +86,7 @@ def status_of(state: State) -> Status:
             and not state.phase.holds_role
             and winner(state, peer) == state.policy.peer
         ),
+        maintenance=state.maintenance,
     )
 
 
@@ -101,13 +109,21 @@ def _absorb(state: State, event: on.Event) -> Step:
             taken = status.phase is Phase.PRIMARY
             yields_until = 0.0 if taken else state.yields_until
             state = replace(state, contact=Contact.HEARD, peer=status, yields_until=yields_until)
-            return state, ()
+            return _keep_maintenance(state, max(state.maintenance, status.maintenance))
         case on.PeerFelt():
             return replace(state, contact=Contact.FELT, peer=None), ()
         case on.PeerLost():
             return replace(state, contact=Contact.SILENT), ()
         case on.WitnessChanged(witness):
             return replace(state, witness=witness), ()
+        case on.VipProbed(probe):
+            return replace(state, probe=probe), ()
+        case on.HeirTold(generation, heir):
+            return _heir_told(state, generation, heir), ()
+        case on.ArbiterFailed(reason):
+            retry_at = state.now + ARBITER_RETRY_SECONDS
+            told = replace(state.succession, asked=False, trouble=reason, retry_at=retry_at)
+            return replace(state, succession=told), ()
         case on.ReplicaChanged():
             return _replica_changed(state, event), ()
         case on.ReplicaGone():
@@ -128,14 +144,37 @@ def _absorb(state: State, event: on.Event) -> Step:
             return _swap_commanded(state)
         case on.PromoteCommanded(force):
             return _promote_commanded(state, force)
+        case on.MaintenanceCommanded(wanted):
+            count = state.maintenance.count + 1
+            state, effects = _keep_maintenance(state, Maintenance(count, wanted))
+            return state, (do.Accept(), *effects)
         case on.LeaveCommanded():
             return _leave(state)
         case _:
             assert_never(event)
 
 
+def _keep_maintenance(state: State, maintenance: Maintenance) -> Step:
+    if maintenance == state.maintenance:
+        return state, ()
+    return replace(state, maintenance=maintenance), (do.KeepMaintenance(maintenance),)
+
+
+def _heir_told(state: State, generation: str, heir: str) -> State:
+    if state.succession.to_disclaim:
+        mine = heir == state.policy.me  # the answer to a claim made before
+        return replace(state, succession=Succession(to_disclaim=mine))
+    return replace(state, succession=Succession(generation, heir))
+
+
 def _replica_changed(state: State, event: on.ReplicaChanged) -> State:
     saw_synced = state.saw_synced or event.stream is Stream.SYNCED
+    if event.stream is Stream.SYNCED and state.stream is not Stream.SYNCED:
+        returned = event.role is Role.SECONDARY and state.stream is Stream.RESYNC
+        told = replace(state.succession, heir="", to_disclaim=state.policy.arbiter)
+        state = replace(
+            state, succession=told, returned_at=state.now if returned else state.returned_at
+        )
     held_since = state.held_since if state.stream is Stream.HELD else state.now
     state = replace(
         state,
@@ -192,8 +231,11 @@ def _gate_changed(state: State, active: bool) -> State:
 def _app_gave_up(state: State, unit: str) -> Step:
     if state.phase is not Phase.PRIMARY:
         return state, ()
-    if can_take(state.peer_heard, state):
-        state = replace(state, healthy=False)
+    if state.maintenance.on:
+        return replace(state, reason=f"{unit} failed too often, but maintenance is on"), ()
+    peer = state.peer_heard
+    if peer is not None and peer.healthy and can_take(peer, state):
+        state = replace(state, gave_up_at=state.now)
         return _give_role_away(state, f"{unit} failed too often here")
     reason = f"{unit} failed too often, and {state.policy.peer} cannot take over: trying again"
     return replace(state, reason=reason), (do.RestartApp(unit),)
@@ -258,6 +300,30 @@ def _leave(state: State) -> Step:
     return state, ()
 
 
+# -- the arbiter ----------------------------------------------------------------------
+
+
+def _claim(state: State) -> Step:
+    """Ask to be named heir, which takes back the wish not to be."""
+    return _ask_arbiter(
+        replace(state, succession=replace(state.succession, to_disclaim=False)),
+        do.Claim(state.record.generation),
+    )
+
+
+def _give_claim_back(state: State) -> Step:
+    if state.succession.to_disclaim and state.stream is Stream.SYNCED:
+        return _ask_arbiter(state, do.Disclaim(state.record.generation))
+    return state, ()
+
+
+def _ask_arbiter(state: State, question: do.Claim | do.Disclaim) -> Step:
+    told = state.succession
+    if told.asked or state.now < told.retry_at:
+        return state, ()
+    return replace(state, succession=replace(told, asked=True)), (question,)
+
+
 # -- rules ----------------------------------------------------------------------------
 
 
@@ -286,10 +352,20 @@ def _standby(state: State) -> Step:
         return replace(state, pending=True), (do.BecomeSecondary(),)
     if nonce := _outdate_to_mark(state):
         return replace(state, pending=True, outdating=nonce), (do.MarkOutdated(),)
-    if _may_be_left_behind(state):
+    record = state.record
+    if may_be_left_behind(state) and record.up_to_date and not record.last_primary:
         return replace(state, pending=True), (do.MarkOutdated(),)
-    if _takes_role_by_itself(state):
-        state = _enter(state, Phase.PROMOTING, may_promote(state).reason)
+    if not _may_act_by_itself(state):
+        return _named(state), ()
+    verdict = may_promote(state)
+    if verdict.answer is Answer.YES:
+        return _enter(state, Phase.PROMOTING, verdict.reason), (do.StartPrimary(),)
+    if verdict.answer is Answer.CLAIM:
+        state, effects = _claim(state)
+        return _named(state), effects
+    if verdict.answer is Answer.ASK and _takes_role_back(state):
+        reason = "this node is the preferred one, and in step again"
+        state = _enter(replace(state, returned_at=None), Phase.PROMOTING, reason)
         return state, (do.StartPrimary(),)
     return _named(state), ()
 
@@ -318,17 +394,23 @@ def _outdate_to_mark(state: State) -> str:
     return peer.asks_outdate if relation in (Relation.EQUAL, Relation.ANCESTOR) else ""
 
 
-def _may_be_left_behind(state: State) -> bool:
-    """Whether the peer may have gone on alone while this standby reached nobody."""
-    return isolated(state) and state.record.up_to_date and not state.record.last_primary
-
-
-def _takes_role_by_itself(state: State) -> bool:
-    if state.yields or may_promote(state).answer is not Answer.YES:
+def _may_act_by_itself(state: State) -> bool:
+    """Whether this standby may take the role, if the verdict allows it, without being told."""
+    if state.yields or state.maintenance.on:
         return False
     if state.contact is Contact.SILENT and not state.policy.automatic:
         return state.record.proves_last_primary
     return True
+
+
+def _takes_role_back(state: State) -> bool:
+    """Whether the preferred node has come back and stayed in step. A swap by hand is respected:
+    it brings nobody back into step."""
+    if state.policy.preferred != state.policy.me or not state.policy.automatic:
+        return False
+    if state.returned_at is None or not state.healthy:
+        return False
+    return state.now - state.returned_at >= SWAP_BACK_SECONDS
 
 
 def _promoting(state: State) -> Step:
@@ -338,7 +420,15 @@ def _promoting(state: State) -> Step:
         return state, ()
     if state.role is Role.PRIMARY:
         state = _enter(
-            replace(state, gate=Gate.OPEN, forced=False, yields_until=0.0, outdated_for=""),
+            replace(
+                state,
+                gate=Gate.OPEN,
+                forced=False,
+                yields_until=0.0,
+                outdated_for="",
+                gave_up_at=None,
+                returned_at=None,
+            ),
             Phase.PRIMARY,
             state.reason,
         )
@@ -354,6 +444,8 @@ def _promoting(state: State) -> Step:
             return _become_primary(state, "" if beside_equal else state.next_generation)
         case Answer.ASK:
             return state, ()
+        case Answer.CLAIM:
+            return _claim(state)
         case Answer.NO if _handover_under_way(state):
             return state, ()
         case Answer.NO:
@@ -417,12 +509,10 @@ def _primary_beside(state: State) -> Step:
             generation = state.next_generation
             state = replace(state, pending=True, begun=state.begun + 1, reason=why)
             return state, (do.ContinueAlone(generation),)
-        if isolated(state):
-            return _stop_role(
-                state,
-                f"neither {state.policy.peer} nor the witness answers: "
-                "this node is the isolated one and stops",
-            )
+        if (why := isolated(state)) and not state.maintenance.on:
+            return _stop_role(state, f"{why} and stops")
+        if wants_heir(state):
+            return _claim(state)
     if peer is not None and peer.asks_role and peer.promotable and state.stream is Stream.SYNCED:
         return _give_role_away(state, f"{state.policy.peer} asked for the role")
     return state, ()

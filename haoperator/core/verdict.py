@@ -13,9 +13,12 @@ The argument for safety, in the order of the code:
 * Two nodes that hear each other decide by the same symmetric function on the same
   two records, and the winner waits until the loser says so (`defers`).
 * A node that hears nobody takes over only from a current copy, while a witness
-  answers (if there is one), and while the replication stream is dead too.
-* A standby that found itself isolated marks itself outdated, durably: while it was cut
-  off, its primary may have gone on alone with the witness's consent.
+  answers (if there is one), while the replication stream is dead too, and while nobody
+  answers for the virtual IPs. `situation` is the one place where evidence is weighed.
+* A standby that found itself isolated, or its primary alive and out of reach, marks itself
+  outdated, durably: its primary may have gone on alone meanwhile.
+* With an arbiter, going on alone after a silence takes its word too: it names one heir of
+  each generation, once, so that no assumption about the paths is needed.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from haoperator.core.events import Witness
+from haoperator.core.events import Probe, Witness
 from haoperator.core.generation import Relation, compare
 from haoperator.core.record import DataRecord
 from haoperator.core.state import Contact, State
@@ -34,7 +37,27 @@ class Answer(StrEnum):
     YES = "yes"
     ASK = "ask"
     """The peer is primary and would have to hand over first."""
+    CLAIM = "claim"
+    """The arbiter would have to name this node the heir first."""
     NO = "no"
+
+
+class Situation(StrEnum):
+    """What all evidence together says of the peer."""
+
+    ALIVE = "alive"
+    LEFT = "left"
+    """It announced that it leaves the cluster."""
+    MUTE = "mute"
+    """Its machine or its replicator is heard, but its operator says nothing."""
+    OUT_OF_REACH = "out of reach"
+    """Silent on every path between the nodes, but its virtual IP answers."""
+    SILENT = "silent"
+    """On every path, and this node is not the isolated one."""
+    ISOLATED = "isolated"
+    """Silent on every path, and the witness too: this node is the isolated one."""
+    UNCERTAIN = "uncertain"
+    """Not watched for long enough to tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +92,26 @@ def may_promote(state: State) -> Verdict:
         return _beside(state, peer)
     if problem := copy_problem(state.record, peer_name):
         return Verdict(Answer.NO, problem)
-    match state.contact:
-        case Contact.HEARD if peer is not None:
-            return _beside(state, peer)
-        case Contact.SILENT:
-            return _without_peer(state)
-        case Contact.UNKNOWN:
-            return Verdict(Answer.NO, f"nothing is known of {peer_name} yet")
-        case _:
-            return Verdict(Answer.NO, f"{peer_name} is up, but its operator says nothing yet")
+    if peer is not None:
+        return _beside(state, peer)
+    return _without_peer(state)
+
+
+def situation(state: State) -> Situation:
+    """Weigh the evidence: heartbeats, the stream, the witness, the virtual IPs."""
+    if (peer := state.peer_heard) is not None:
+        return Situation.LEFT if peer.phase is Phase.LEAVING else Situation.ALIVE
+    if state.contact is Contact.FELT or state.stream is Stream.SYNCED:
+        return Situation.MUTE
+    if state.contact is not Contact.SILENT:
+        return Situation.UNCERTAIN
+    if not state.peer_unreachable:
+        return Situation.MUTE
+    if state.probe is Probe.ANSWERED:
+        return Situation.OUT_OF_REACH
+    if state.witness is Witness.UNREACHABLE and not state.policy.arbiter:
+        return Situation.ISOLATED
+    return Situation.SILENT
 
 
 def _equal_and_whole(mine: DataRecord, peer: DataRecord) -> bool:
@@ -111,27 +145,56 @@ def _beside(state: State, peer: Status) -> Verdict:
 
 def _without_peer(state: State) -> Verdict:
     name = state.policy.peer
-    if state.stream is Stream.SYNCED:
-        return Verdict(
-            Answer.NO, f"no heartbeat of {name}, but its replication stream is alive: not dead"
-        )
-    if not state.peer_unreachable:
-        return Verdict(Answer.NO, f"{name} was heard on the replication stream a moment ago")
-    if state.witness is Witness.UNREACHABLE:
-        return Verdict(
-            Answer.NO, f"neither {name} nor the witness answers: this node is the isolated one"
-        )
-    if state.promotable:
-        return Verdict(Answer.YES, f"{name} is silent on every link, and the data here is complete")
-    if state.record.proves_last_primary:
-        return Verdict(
-            Answer.YES, f"this node was the last primary and had left {name} behind durably"
-        )
-    return Verdict(
-        Answer.NO,
-        f"{name} is silent, and since its own restart this node cannot know whether {name} "
-        f"has newer data: start {name}, or 'hactl promote --force'",
-    )
+    match situation(state):
+        case Situation.SILENT if state.promotable:
+            return _as_heir(state)
+        case Situation.SILENT if state.record.proves_last_primary:
+            return Verdict(
+                Answer.YES, f"this node was the last primary and had left {name} behind durably"
+            )
+        case Situation.SILENT:
+            return Verdict(
+                Answer.NO,
+                f"{name} is silent, and since its own restart this node cannot know whether "
+                f"{name} has newer data: start {name}, or 'hactl promote --force'",
+            )
+        case Situation.ISOLATED:
+            return Verdict(
+                Answer.NO, f"neither {name} nor the witness answers: this node is the isolated one"
+            )
+        case Situation.OUT_OF_REACH:
+            return Verdict(
+                Answer.NO,
+                f"{name} is silent on every link, but a virtual IP still answers: {name} lives, "
+                "and the network between the nodes is to be repaired",
+            )
+        case Situation.MUTE if state.contact is Contact.FELT:
+            return Verdict(Answer.NO, f"{name} is up, but its operator says nothing yet")
+        case Situation.MUTE if state.stream is Stream.SYNCED:
+            return Verdict(
+                Answer.NO, f"no heartbeat of {name}, but its replication stream is alive: not dead"
+            )
+        case Situation.MUTE:
+            return Verdict(Answer.NO, f"{name} was heard on the replication stream a moment ago")
+        case _:
+            return Verdict(Answer.NO, f"nothing is known of {name} yet")
+
+
+def _as_heir(state: State) -> Verdict:
+    """The peer is silent and the copy here is complete."""
+    name = state.policy.peer
+    why = f"{name} is silent on every link, and the data here is complete"
+    if not state.policy.arbiter:
+        return Verdict(Answer.YES, why)
+    match state.heir:
+        case state.policy.me:
+            return Verdict(Answer.YES, f"{why}; the arbiter named this node its heir")
+        case "":
+            trouble = state.succession.trouble
+            asked = f"does not answer: {trouble}" if trouble else "is asked"
+            return Verdict(Answer.CLAIM, f"{why}; the arbiter {asked}")
+        case _:
+            return Verdict(Answer.NO, f"{name} is silent, but the arbiter let it go on alone")
 
 
 def winner(state: State, peer: Status) -> str:
@@ -182,23 +245,49 @@ def peer_cannot_take_over(state: State) -> str:
         if state.peer.phase is Phase.LEAVING and not state.peer.record.current:
             return f"{name} left the cluster"
         return ""
-    if state.peer_unreachable and state.witness is not Witness.UNREACHABLE:
-        return f"{name} is silent on every link and on the replication stream"
+    if situation(state) is Situation.SILENT:
+        why = f"{name} is silent on every link and on the replication stream"
+        if not state.policy.arbiter:
+            return why
+        if state.heir == state.policy.me:
+            return f"{why}; the arbiter named this node its heir"
     return ""
 
 
-def isolated(state: State) -> bool:
-    """Whether this node reaches nobody: not its peer on any path, and no witness."""
-    return state.peer_unreachable and state.witness is Witness.UNREACHABLE
+def wants_heir(state: State) -> bool:
+    """For a primary whose writes are held: whether the arbiter is to be asked who goes on."""
+    silent = situation(state) is Situation.SILENT
+    return state.policy.arbiter and silent and not state.heir
+
+
+def isolated(state: State) -> str:
+    """Why this primary or standby is the one that is cut off, `""` if it is not: it reaches
+    nobody, or the arbiter let the peer go on."""
+    name = state.policy.peer
+    match situation(state):
+        case Situation.ISOLATED:
+            return f"neither {name} nor the witness answers: this node is the isolated one"
+        case Situation.SILENT if state.heir == name:
+            return f"{name} is silent here, and the arbiter let it go on alone"
+        case Situation.SILENT if state.policy.arbiter and state.now < state.succession.retry_at:
+            return f"neither {name} nor the arbiter answers: this node is the isolated one"
+        case _:
+            return ""
+
+
+def may_be_left_behind(state: State) -> bool:
+    """Whether the primary may have gone on alone while this standby could not tell. An arbiter
+    is simply asked, when it matters."""
+    cut_off = situation(state) in (Situation.ISOLATED, Situation.OUT_OF_REACH)
+    return cut_off and not state.policy.arbiter
 
 
 def can_take(peer: Status | None, state: State) -> bool:
-    """Whether the peer could take over at once from this primary and do better."""
+    """Whether the peer could take over at once from this primary."""
     return (
         peer is not None
         and peer.phase is Phase.SECOND
         and peer.promotable
-        and peer.healthy
         and state.stream is Stream.SYNCED
     )
 
