@@ -29,6 +29,8 @@ class Verbs(Protocol):
 
     async def stop(self) -> None: ...
 
+    async def set_maintenance(self, on_: bool) -> None: ...
+
     async def verify(self, repair: bool) -> None: ...
 
     async def open_gate(self) -> None: ...
@@ -103,7 +105,8 @@ class ClusterInterface(ServiceInterface):
 
     @method()
     async def SetMaintenance(self, on: "b") -> None:
-        raise DBusError(NOT_SUPPORTED, "maintenance is not supported yet")
+        await self._require("set-maintenance")
+        await _refusable(self._verbs.set_maintenance(on))
 
     @method()
     async def Reload(self) -> None:

@@ -71,6 +71,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     promote.set_defaults(run=_promote)
 
+    maintenance = verbs.add_parser(
+        "maintenance", help="on: neither node changes its role by itself, until off"
+    )
+    maintenance.add_argument("switch", choices=("on", "off"))
+    maintenance.set_defaults(run=lambda args: asyncio.run(_maintenance(args.switch)))
+
     compare = verbs.add_parser("verify", help="compare both copies of the data by hash")
     compare.add_argument(
         "--repair", action="store_true", help="send what differs to the standby again"
@@ -129,6 +135,12 @@ def _promote(args: argparse.Namespace) -> int:
         for sentence in missing(asyncio.run(_report())):
             print(f"hactl: {sentence}", file=sys.stderr)
     return _command("Promote", "b", args.force)
+
+
+async def _maintenance(switch: str) -> int:
+    await client.command(await client.connect(), "SetMaintenance", "b", switch == "on")
+    print(f"maintenance is {switch}, on both nodes as soon as they hear each other")
+    return 0
 
 
 async def _start() -> int:

@@ -53,8 +53,10 @@ def _lines(report: dict[str, Any], colour: bool) -> Iterator[str]:
         heard = "" if peer["reachable"] else "  (not reachable)"
         yield f"{peer['name']:<16} {_painted(peer['state'], peer['state'], colour)}{heard}"
     yield f"because          {report['reason']}"
+    if report.get("maintenance"):
+        yield "maintenance      on: nothing moves by itself before 'hactl maintenance off'"
     for link in report["links"]:
-        yield f"link {link['name']:<11} {'up' if link['up'] else 'DOWN'}"
+        yield f"link {link['name']:<11} {_up(link)}"
     for replica in report["replication"]:
         name, state, path = replica["name"], replica["state"], replica["path"]
         yield f"data {name:<11} {state:<12} {path}{_progress(replica)}"
@@ -77,28 +79,21 @@ def _verification(told: dict[str, Any]) -> Iterator[str]:
 
 
 def why(report: dict[str, Any]) -> str:
-    """The evidence behind the state: what is known, and what it would allow."""
-    state, peer = report["transition"] or report["state"], report["peer"]
+    """The evidence behind the state, the rule that it follows, and what would change it."""
+    state = report["transition"] or report["state"]
     lines = [f"{report['node']} is {state}, because: {report['reason']}"]
-    if "verdict" in report:
-        record = report["record"]
-        kept = [
-            "up to date" if record["up_to_date"] else "stale",
-            "whole" if record["consistent"] else "a mixture",
-        ]
-        lines += [
-            f"heartbeat        {peer['name']} is {report['contact']}, its state is {peer['state']}",
-            *(
-                f"link {link['name']:<11} {'up' if link['up'] else 'DOWN'}"
-                for link in report["links"]
-            ),
-            f"witness          {report['witness']}",
-            f"replication      {report['stream']}",
-            f"data here        generation {report['generation'] or '(none)'}, {', '.join(kept)}",
-        ]
-        if report["role"] != "primary":
-            lines.append(f"primary here?    {report['verdict']}")
+    told = report.get("explanation")
+    if told:
+        lines += ["", *(f"{what:<20} {finding}" for what, finding in told["evidence"])]
+        lines += [f"{'link ' + each['name']:<20} {_up(each)}" for each in report["links"]]
+        lines += ["", f"{'so':<20} {told['conclusion']}", f"{'rule':<20} {told['rule']}"]
+        lines += [f"{'what would change it':<20} {change}" for change in told["changes"][:1]]
+        lines += [f"{'':<20} {change}" for change in told["changes"][1:]]
     return "\n".join(lines)
+
+
+def _up(link: dict[str, Any]) -> str:
+    return "up" if link["up"] else "DOWN"
 
 
 def _progress(replica: dict[str, Any]) -> str:

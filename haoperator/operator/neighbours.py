@@ -131,6 +131,8 @@ class Heartbeat(Neighbour):
     def changed(self, names: set[str]) -> None:
         if "Witness" in names:
             self._post(on.WitnessChanged(on.Witness(self.levels["Witness"])))
+        if "VipProbe" in names:
+            self._post(on.VipProbed(on.Probe(self.levels["VipProbe"])))
         if self.levels.get("PeerIsSilent"):
             self._post(on.PeerLost())
         elif names & {"PeerReachable", "PeerStatus"} and self.levels.get("PeerReachable"):

@@ -25,8 +25,9 @@ from haoperator.api.interface import BUS_NAME, ROOT, ClusterInterface, GateInter
 from haoperator.core import effects as do
 from haoperator.core import events as on
 from haoperator.core.state import Contact, Policy, State, shown
-from haoperator.core.status import Role, Status, Stream
+from haoperator.core.status import Maintenance, Role, Status, Stream
 from haoperator.core.step import step
+from haoperator.operator import memory
 from haoperator.operator.neighbours import Heartbeat, Replicator
 from haoperator.operator.parts import Parts
 from haoperator.operator.report import peer_state, report
@@ -64,8 +65,14 @@ class Operator:
             detect=config.timing.detect,
             automatic=config.cluster.failover is Failover.AUTOMATIC,
             preferred=config.cluster.preferred,
+            restart_window=max((app.restart_window for app in config.apps), default=0.0),
         )
-        self.state = State(policy, seed=os.urandom(16).hex(), now=time.monotonic())
+        self.state = State(
+            policy,
+            seed=os.urandom(16).hex(),
+            now=time.monotonic(),
+            maintenance=memory.recall(),
+        )
         self._config = config
         self._inputs: asyncio.Queue[_Input] = asyncio.Queue()
         self._beside = asyncio.TaskGroup()
@@ -189,6 +196,8 @@ class Operator:
                 self._answer_gate(None)
             case do.RefuseGate(reason):
                 self._answer_gate(reason)
+            case do.KeepMaintenance(maintenance):
+                self._keep(maintenance)
             case do.RestartApp(unit):
                 self._later(self._units.try_again(unit))
             case do.Accept():
@@ -201,6 +210,14 @@ class Operator:
                 # Permission to write without the peer rests on evidence that ages.
                 deadline = time.monotonic() + self.state.policy.detect / 2
                 self._later(self._replicator.carry_out(effect, int(deadline * 1e6)))
+
+    def _keep(self, maintenance: Maintenance) -> None:
+        word = "on: nothing moves by itself" if maintenance.on else "off"
+        log.info("maintenance is %s", word)
+        try:
+            memory.remember(maintenance)
+        except OSError as err:
+            log.error("maintenance will be forgotten at the next start: %s", err)
 
     def _answer_gate(self, refusal: str | None) -> None:
         for wait in self._gate_waits:
@@ -231,6 +248,9 @@ class Operator:
 
     async def promote(self, force: bool) -> None:
         await self._ask(on.PromoteCommanded(force))
+
+    async def set_maintenance(self, on_: bool) -> None:
+        await self._ask(on.MaintenanceCommanded(on_))
 
     async def start(self) -> None:
         await self._of_systemd(self._units.start_cluster())

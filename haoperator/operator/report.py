@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
+from haoperator.core.explain import explain
 from haoperator.core.state import Contact, State, shown, shown_as
 from haoperator.core.status import Role
 from haoperator.core.verdict import may_promote
@@ -38,6 +40,8 @@ def report(
         },
         "links": [{"name": link.name, "up": links.get(link.name, False)} for link in config.links],
         "verdict": may_promote(state).reason,
+        "explanation": asdict(explain(state)),
+        "maintenance": state.maintenance.on,
         "contact": str(state.contact),
         "witness": str(state.witness),
         "stream": str(state.stream),

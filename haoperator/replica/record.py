@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from haoperator.core.record import DataRecord
+from haoperator.lean import durable
 
 PATH = Path("/var/lib/haoperator/data-record.json")
 
@@ -20,7 +20,7 @@ class RecordStore:
 
     def __init__(self, path: Path = PATH) -> None:
         self._path = path
-        path.with_name(path.name + ".new").unlink(missing_ok=True)  # of an interrupted `put`
+        durable.interrupted(path).unlink(missing_ok=True)
         try:
             self._record = DataRecord.from_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -31,21 +31,8 @@ class RecordStore:
         return self._record
 
     def put(self, record: DataRecord) -> None:
-        """Replace the record: temporary file, fsync, rename, fsync of the directory."""
+        """Replace the record. Raises OSError, and keeps the old one."""
         if record == self._record:
             return
-        temporary = self._path.with_name(self._path.name + ".new")
-        text = record.to_json().encode() + b"\n"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(descriptor, text)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.replace(temporary, self._path)
-        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        durable.replace(self._path, record.to_json().encode() + b"\n")
         self._record = record

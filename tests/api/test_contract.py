@@ -41,6 +41,7 @@ class Told:
     def __init__(self) -> None:
         self.promoted: list[bool] = []
         self.verified: list[bool] = []
+        self.maintained: list[bool] = []
 
     async def swap(self) -> None:
         raise Refused("node-b is not an up-to-date standby")
@@ -51,6 +52,9 @@ class Told:
     async def start(self) -> None: ...
 
     async def stop(self) -> None: ...
+
+    async def set_maintenance(self, on_: bool) -> None:
+        self.maintained.append(on_)
 
     async def verify(self, repair: bool) -> None:
         self.verified.append(repair)
@@ -177,6 +181,19 @@ def test_verify_compares_and_repair_repairs(private_bus: str) -> None:
         return told.verified
 
     assert asyncio.run(ask()) == [False, True]
+
+
+@pytest.mark.root
+def test_maintenance_is_switched_on_and_off(private_bus: str) -> None:
+    async def ask() -> list[bool]:
+        told = Told()
+        method = "org.haoperator1.Cluster.SetMaintenance"
+        async with served(private_bus, told), connection(private_bus) as client:
+            for on in (True, False):
+                await call(client, "org.haoperator1", ROOT, method, "b", [on])
+        return told.maintained
+
+    assert asyncio.run(ask()) == [True, False]
 
 
 @pytest.mark.root

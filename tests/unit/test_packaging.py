@@ -27,10 +27,14 @@ def launchers() -> dict[str, str]:
 
 
 def hactl_options() -> dict[str, set[str]]:
-    """Verb of `hactl` → its options, `--help` apart."""
+    """Verb of `hactl` → its options, `--help` apart, and the words that it takes."""
     verbs = next(a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
     return {
-        verb: {option for action in parser._actions for option in action.option_strings}
+        verb: {
+            word
+            for action in parser._actions
+            for word in (*action.option_strings, *(action.choices or ()))
+        }
         - {"-h", "--help"}
         for verb, parser in verbs.choices.items()
     }

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Single decisions of the core, each from the evidence that it rests on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from haoperator.core import effects as do
+from haoperator.core import events as on
+from haoperator.core.explain import explain
+from haoperator.core.record import DataRecord
+from haoperator.core.state import SWAP_BACK_SECONDS, Policy, Shown, State, shown
+from haoperator.core.status import Maintenance, Phase, Role, Status, Stream
+from haoperator.core.step import step
+
+ME, PEER = "node-b", "node-a"
+DETECT = 2.0
+GENERATION = "1" * 16
+PRIMARYS = DataRecord(GENERATION, up_to_date=True, last_primary=True)
+STANDBYS = replace(PRIMARYS, last_primary=False)
+
+
+class Node:
+    """One core, its clock, and what it wanted since it was last asked."""
+
+    def __init__(self, **policy: object) -> None:
+        self.state = State(Policy(ME, PEER, detect=DETECT, **policy), seed="s")  # type: ignore[arg-type]
+        self.now = 100.0
+        self.wanted: list[do.Effect] = []
+
+    def on(self, *events: on.Event, after: float = 0.0) -> Node:
+        self.now += after
+        for event in events:
+            self.state, effects = step(self.state, event, self.now)
+            self.wanted += [each for each in effects if not isinstance(each, do.Publish)]
+        return self
+
+    def wants(self) -> list[do.Effect]:
+        """What it wanted since this was last called."""
+        wanted, self.wanted = self.wanted, []
+        return wanted
+
+    @property
+    def shows(self) -> Shown:
+        return shown(self.state)[0]
+
+
+def heard(phase: Phase, stream: Stream = Stream.SYNCED, **said: object) -> on.PeerHeard:
+    record = PRIMARYS if phase is Phase.PRIMARY else STANDBYS
+    return on.PeerHeard(Status(PEER, phase, record, stream, **said))  # type: ignore[arg-type]
+
+
+def standby(**policy: object) -> Node:
+    node = Node(**policy).on(
+        on.ReplicaChanged(Role.SECONDARY, Stream.SYNCED, STANDBYS), heard(Phase.PRIMARY)
+    )
+    assert node.shows is Shown.SECOND
+    if policy.get("arbiter"):
+        assert node.wants() == [do.Disclaim(GENERATION)]
+        node.on(on.HeirTold(GENERATION, ""))
+    assert node.wants() == []
+    return node
+
+
+def primary(**policy: object) -> Node:
+    node = Node(**policy).on(
+        on.GateChanged(True),
+        on.ReplicaChanged(Role.PRIMARY, Stream.SYNCED, PRIMARYS),
+        heard(Phase.SECOND, promotable=True),
+    )
+    assert node.shows is Shown.PRIM
+    if policy.get("arbiter"):
+        assert node.wants() == [do.Disclaim(GENERATION)]
+        node.on(on.HeirTold(GENERATION, ""))
+    assert node.wants() == []
+    return node
+
+
+def loses_its_peer(node: Node) -> Node:
+    role = node.state.role
+    assert role is not None
+    lost = Stream.HELD if role is Role.PRIMARY else Stream.LOST
+    changed = on.ReplicaChanged(role, lost, node.state.record, heard=node.now)
+    return node.on(changed).on(on.PeerLost(), after=DETECT)
+
+
+def test_standby_takes_over_when_the_peer_is_silent_and_a_witness_answers() -> None:
+    node = loses_its_peer(standby().on(on.WitnessChanged(on.Witness.REACHABLE)))
+    assert node.wants() == [do.StartPrimary()]
+
+
+def test_standby_that_reaches_nobody_marks_itself_outdated_and_waits() -> None:
+    node = loses_its_peer(standby().on(on.WitnessChanged(on.Witness.UNREACHABLE)))
+    assert node.wants() == [do.MarkOutdated()]
+    assert "isolated" in explain(node.state).conclusion
+
+
+def test_virtual_ip_that_answers_keeps_the_standby_from_taking_over() -> None:
+    node = standby().on(on.WitnessChanged(on.Witness.REACHABLE), on.VipProbed(on.Probe.ANSWERED))
+    loses_its_peer(node)
+    assert node.wants() == [do.MarkOutdated()]
+    outdated = replace(STANDBYS, up_to_date=False)
+    node.on(on.ReplicaChanged(Role.SECONDARY, Stream.DISCONNECTED, outdated), on.ReplicaDone())
+    assert node.shows is Shown.WAIT
+    # Its primary dies later: what it wrote alone must not be lost.
+    node.on(on.VipProbed(on.Probe.UNANSWERED), after=60)
+    assert node.wants() == []
+    assert node.shows is Shown.WAIT
+
+
+def test_virtual_ip_that_answers_does_not_hinder_the_primary() -> None:
+    node = loses_its_peer(primary().on(on.WitnessChanged(on.Witness.REACHABLE)))
+    assert [type(each) for each in node.wants()] == [do.ContinueAlone]
+
+
+def test_heir_takes_over() -> None:
+    node = loses_its_peer(standby(arbiter=True))
+    assert node.wants() == [do.Claim(GENERATION)]
+    assert node.on(on.TimePassed(), after=0.1).wants() == []
+    assert node.on(on.HeirTold(GENERATION, ME)).wants() == [do.StartPrimary()]
+
+
+def test_who_is_not_the_heir_does_not_take_over() -> None:
+    node = loses_its_peer(standby(arbiter=True))
+    assert node.wants() == [do.Claim(GENERATION)]
+    assert node.on(on.HeirTold(GENERATION, PEER)).wants() == []
+    assert node.on(on.TimePassed(), after=60).wants() == []
+    assert node.shows is Shown.SECOND or node.shows is Shown.WAIT
+    assert "arbiter" in explain(node.state).rule
+
+
+def test_arbiter_that_does_not_answer_is_asked_again_and_nobody_takes_over_meanwhile() -> None:
+    node = loses_its_peer(standby(arbiter=True))
+    assert node.wants() == [do.Claim(GENERATION)]
+    assert node.on(on.ArbiterFailed("timed out")).wants() == []
+    assert "timed out" in dict(explain(node.state).evidence)["arbiter"]
+    assert node.on(on.TimePassed(), after=0.5).wants() == []
+    assert node.on(on.TimePassed(), after=0.6).wants() == [do.Claim(GENERATION)]
+
+
+def test_witness_is_of_no_matter_beside_an_arbiter() -> None:
+    unreachable = on.WitnessChanged(on.Witness.UNREACHABLE)
+    node = loses_its_peer(standby(arbiter=True).on(unreachable))
+    assert node.wants() == [do.Claim(GENERATION)]
+
+
+def test_primary_goes_on_alone_as_the_heir() -> None:
+    node = loses_its_peer(primary(arbiter=True))
+    assert node.wants() == [do.Claim(GENERATION)]
+    node.on(on.HeirTold(GENERATION, ME))
+    assert [type(each) for each in node.wants()] == [do.ContinueAlone]
+
+
+@pytest.mark.parametrize("answer", [on.HeirTold(GENERATION, PEER), on.ArbiterFailed("no route")])
+def test_primary_that_is_not_known_to_be_the_heir_stops(answer: on.Event) -> None:
+    node = loses_its_peer(primary(arbiter=True))
+    assert node.wants() == [do.Claim(GENERATION)]
+    assert node.on(answer).wants() == [do.StartSecondary()]
+
+
+def test_primary_whose_peer_marked_itself_outdated_needs_no_arbiter() -> None:
+    node = primary(arbiter=True)
+    node.on(on.ReplicaChanged(Role.PRIMARY, Stream.HELD, PRIMARYS, heard=node.now))
+    answer = heard(Phase.WAITING, Stream.DISCONNECTED, outdated_for=node.state.next_generation)
+    assert [type(each) for each in node.on(answer).wants()] == [do.ContinueAlone]
+
+
+def test_claim_is_given_back_when_both_are_in_step_again() -> None:
+    node = loses_its_peer(standby(arbiter=True))
+    assert node.wants() == [do.Claim(GENERATION)]
+    # The stream stands again before the answer comes: the answer is not believed any more.
+    node.on(heard(Phase.PRIMARY), on.ReplicaChanged(Role.SECONDARY, Stream.SYNCED, STANDBYS))
+    node.on(on.HeirTold(GENERATION, ME))
+    assert node.wants() == [do.Disclaim(GENERATION)]
+    assert node.on(on.HeirTold(GENERATION, "")).wants() == []
+    loses_its_peer(node)
+    assert node.wants() == [do.Claim(GENERATION)]
+
+
+def test_nobody_takes_over_in_maintenance() -> None:
+    node = standby().on(on.MaintenanceCommanded(True))
+    assert node.wants() == [do.Accept(), do.KeepMaintenance(Maintenance(1, True))]
+    assert loses_its_peer(node).wants() == []
+    node.on(on.MaintenanceCommanded(False))
+    assert do.StartPrimary() in node.wants()
+
+
+def test_maintenance_holds_on_both_nodes_and_the_last_command_wins() -> None:
+    node = standby().on(heard(Phase.PRIMARY, maintenance=Maintenance(3, True)))
+    assert node.wants() == [do.KeepMaintenance(Maintenance(3, True))]
+    node.on(on.MaintenanceCommanded(False), heard(Phase.PRIMARY, maintenance=Maintenance(3, True)))
+    assert node.wants() == [do.Accept(), do.KeepMaintenance(Maintenance(4, False))]
+    assert node.state.published is not None
+    assert node.state.published.maintenance == Maintenance(4, False)
+
+
+def test_isolated_primary_keeps_the_role_in_maintenance_and_acknowledges_nothing() -> None:
+    node = primary().on(on.MaintenanceCommanded(True), on.WitnessChanged(on.Witness.UNREACHABLE))
+    node.wants()
+    assert loses_its_peer(node).wants() == []
+
+
+def comes_back(node: Node) -> Node:
+    behind = replace(STANDBYS, up_to_date=False, consistent=False)
+    return node.on(
+        on.ReplicaChanged(Role.SECONDARY, Stream.RESYNC, behind),
+        heard(Phase.PRIMARY, Stream.RESYNC),
+        on.ReplicaChanged(Role.SECONDARY, Stream.SYNCED, STANDBYS),
+        heard(Phase.PRIMARY),
+    )
+
+
+def test_preferred_node_takes_its_role_back_when_it_has_stayed_in_step() -> None:
+    node = comes_back(Node(preferred=ME))
+    assert node.on(on.TimePassed(), after=SWAP_BACK_SECONDS - 1).wants() == []
+    assert node.on(on.TimePassed(), after=1).wants() == [do.StartPrimary()]
+    assert node.state.phase is Phase.PROMOTING
+
+
+@pytest.mark.parametrize("policy", [{"preferred": PEER}, {}, {"preferred": ME, "automatic": False}])
+def test_nobody_else_swaps_by_itself(policy: dict[str, object]) -> None:
+    node = comes_back(Node(**policy))
+    assert node.on(on.TimePassed(), after=10 * SWAP_BACK_SECONDS).wants() == []
+
+
+def test_swap_by_hand_away_from_the_preferred_node_is_respected() -> None:
+    node = primary(preferred=ME).on(on.SwapCommanded())
+    assert node.wants() == [do.Accept(), do.StartSecondary()]
+    node.on(
+        on.GateChanged(False),
+        on.ReplicaChanged(Role.SECONDARY, Stream.HANDED_OVER, STANDBYS),
+        on.ReplicaDone(),
+        heard(Phase.PRIMARY),
+        on.ReplicaChanged(Role.SECONDARY, Stream.SYNCED, STANDBYS),
+    )
+    assert node.shows is Shown.SECOND
+    assert node.wants() == [do.BecomeSecondary()]
+    assert node.on(on.TimePassed(), after=10 * SWAP_BACK_SECONDS).wants() == []
+
+
+def test_application_that_fails_on_both_nodes_does_not_move_back_and_forth() -> None:
+    node = primary(restart_window=3600.0).on(on.AppGaveUp("ha-app@web.service"))
+    assert node.wants() == [do.StartSecondary()]
+    node.on(
+        on.GateChanged(False),
+        on.ReplicaChanged(Role.SECONDARY, Stream.HANDED_OVER, STANDBYS),
+        on.ReplicaDone(),
+        heard(Phase.PRIMARY),
+        on.ReplicaChanged(Role.SECONDARY, Stream.SYNCED, STANDBYS),
+    )
+    assert node.state.published is not None and not node.state.published.healthy
+    node.on(on.TimePassed(), after=3600)
+    assert node.state.published.healthy
+
+
+def test_primary_keeps_trying_when_the_peer_is_no_better() -> None:
+    node = primary().on(heard(Phase.SECOND, promotable=True, healthy=False))
+    assert node.on(on.AppGaveUp("ha-app@web.service")).wants() == [
+        do.RestartApp("ha-app@web.service")
+    ]
+    # By hand it still can be moved.
+    assert node.on(on.SwapCommanded()).wants() == [do.Accept(), do.StartSecondary()]
