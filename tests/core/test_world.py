@@ -18,18 +18,39 @@ MOVES = 80
 def moves_of(world: World, chance: random.Random) -> list[Callable[[Node], bool]]:
     """What may happen next, faults among it, weighted by repetition."""
 
+    def assumed(*paths_cut: bool) -> bool:
+        """The documented assumption: with a witness, one path between the nodes works."""
+        return world.arbiter or not all(
+            (*paths_cut, *(node.witness for node in world.nodes.values()))
+        )
+
     def crash(node: Node) -> bool:
         return chance.random() < 0.3 and world.crash(node)
 
     def cut_heartbeat(_node: Node) -> bool:
-        if world.stream_cut and all(n.witness for n in world.nodes.values()):
-            return False  # the documented assumption
+        if not assumed(world.stream_cut, no_vips()):
+            return False
         world.heartbeat_cut = True
         return True
 
+    def no_vips() -> bool:
+        return not world.vips or world.client_cut
+
+    def cut_clients(_node: Node) -> bool:
+        if not assumed(world.heartbeat_cut, world.stream_cut):
+            return False
+        world.client_cut = True
+        return True
+
     def cut_stream(_node: Node) -> bool:
-        if world.heartbeat_cut and all(n.witness for n in world.nodes.values()):
-            return False  # the documented assumption
+        if not assumed(world.heartbeat_cut, no_vips()):
+            return False
+        return world.cut_stream()
+
+    def cut_between(_node: Node) -> bool:
+        if not assumed(no_vips()):
+            return False
+        world.heartbeat_cut = True
         return world.cut_stream()
 
     def isolate_node(node: Node) -> bool:
@@ -38,13 +59,20 @@ def moves_of(world: World, chance: random.Random) -> list[Callable[[Node], bool]
         return world.cut_stream()
 
     def heal(_node: Node) -> bool:
-        world.heartbeat_cut = world.stream_cut = False
+        world.heartbeat_cut = world.stream_cut = world.client_cut = False
         for node in world.nodes.values():
             node.witness = True
         return True
 
     def command(node: Node) -> bool:
-        event = chance.choice((on.SwapCommanded(), on.PromoteCommanded(), on.AppGaveUp("x")))
+        event = chance.choice(
+            (
+                on.SwapCommanded(),
+                on.PromoteCommanded(),
+                on.AppGaveUp("x"),
+                on.MaintenanceCommanded(chance.random() < 0.3),
+            )
+        )
         world.tell(node, event)
         return True
 
@@ -57,9 +85,13 @@ def moves_of(world: World, chance: random.Random) -> list[Callable[[Node], bool]
     def isolate_target(node: Node) -> bool:
         return world.isolate(node, chance.choice(("primary", "secondary")))
 
+    def lose_answer(node: Node) -> bool:
+        return world.ask_arbiter(node, answer_lost=True)
+
     usual = [
         world.deliver,
         world.run_command,
+        world.ask_arbiter,
         world.run_job,
         world.write,
         world.connect,
@@ -71,6 +103,9 @@ def moves_of(world: World, chance: random.Random) -> list[Callable[[Node], bool]
         crash,
         cut_heartbeat,
         cut_stream,
+        cut_clients,
+        cut_between,
+        lose_answer,
         isolate_node,
         heal,
         command,
@@ -88,7 +123,13 @@ def moves_of(world: World, chance: random.Random) -> list[Callable[[Node], bool]
 def test_random_faults_never_make_two_writers_nor_lose_a_write(block: int) -> None:
     for seed in range(block * WALKS, (block + 1) * WALKS):
         chance = random.Random(seed)
-        world = started_pair(World(preferred=chance.choice((None, *NAMES))))
+        world = started_pair(
+            World(
+                preferred=chance.choice((None, *NAMES)),
+                arbiter=chance.random() < 0.4,
+                vips=chance.random() < 0.5,
+            )
+        )
         moves = moves_of(world, chance)
         try:
             for _ in range(MOVES):

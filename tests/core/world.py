@@ -9,7 +9,8 @@ delays, nodes crash and come back, paths are cut.
 What is *not* modelled is what the configuration rules out, and both are documented:
 a node is declared silent only if nothing of it was heard for `detect`, with the
 witness's answer newer than the cut; and if both nodes reach the witness, at least one
-path between them works.
+path between them works: heartbeat, stream, or the clients' network, on which the standby
+finds the virtual IP of a primary that lives. With an arbiter no path needs to work.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from haoperator.core import events as on
 from haoperator.core.generation import Relation, compare
 from haoperator.core.record import DataRecord
 from haoperator.core.state import Gate, Policy, Shown, State, shown
-from haoperator.core.status import Phase, Role, Status, Stream
+from haoperator.core.status import Maintenance, Phase, Role, Status, Stream
 from haoperator.core.step import step
 
 NAMES = ("node-a", "node-b")
@@ -31,7 +32,7 @@ DETECT = 2
 
 @dataclass
 class Node:
-    """One node. `record` and `writes` survive a crash, the rest does not."""
+    """One node. `record`, `writes` and `maintenance` survive a crash, the rest does not."""
 
     name: str
     boots: int = 0
@@ -52,6 +53,9 @@ class Node:
     jobs: list[str] = field(default_factory=list)
     published: Status | None = None
     witness: bool = True
+    """Whether it reaches the witness, or the arbiter where there is one."""
+    question: do.Claim | do.Disclaim | None = None
+    maintenance: Maintenance = field(default_factory=Maintenance)
 
     @property
     def acknowledges(self) -> bool:
@@ -63,8 +67,14 @@ class Node:
 class World:
     """Both nodes, the paths between them, and what clients were told."""
 
-    def __init__(self, preferred: str | None = None) -> None:
+    def __init__(
+        self, preferred: str | None = None, arbiter: bool = False, vips: bool = False
+    ) -> None:
         self.preferred = preferred
+        self.arbiter = arbiter
+        self.vips = vips
+        self.heirs: dict[str, str] = {}
+        self.client_cut = False
         self.now = 0.0
         self.nodes = {name: Node(name) for name in NAMES}
         self.heartbeat_cut = False
@@ -106,6 +116,11 @@ class World:
                 node.jobs = ["secondary"]
             case do.BecomePrimary() | do.BecomeSecondary() | do.ContinueAlone() | do.MarkOutdated():
                 self._command(node, effect)
+            case do.Claim() | do.Disclaim():
+                assert node.question is None, f"{node.name}: a second question to the arbiter"
+                node.question = effect
+            case do.KeepMaintenance(maintenance):
+                node.maintenance = maintenance
             case _:
                 pass
 
@@ -130,11 +145,13 @@ class World:
         if not node.up or node.operator:
             return False
         node.operator = True
-        policy = Policy(node.name, self.peer(node).name, preferred=self.preferred)
+        policy = Policy(
+            node.name, self.peer(node).name, preferred=self.preferred, arbiter=self.arbiter
+        )
         seed = f"{node.boots}-{self.now}-{len(self.story)}"
-        node.core = State(policy, seed, now=self.now)
-        node.command = None
-        self._tell_witness(node)
+        node.core = State(policy, seed, now=self.now, maintenance=node.maintenance)
+        node.command = node.question = None
+        self._tell_surroundings(node)
         if node.gate_unit == "active":
             self.tell(node, on.GateChanged(True))
         self._replica_changed(node)
@@ -144,7 +161,7 @@ class World:
         """The operator dies; what runs goes on. Its last status goes on being published."""
         if not node.operator:
             return False
-        node.operator, node.core, node.command = False, None, None
+        node.operator, node.core, node.command, node.question = False, None, None, None
         if node.gate_unit == "asking":
             node.gate_unit, node.jobs = "inactive", ["secondary"]
         return True
@@ -177,9 +194,36 @@ class World:
         self._advance(DETECT)
         return True
 
-    def _tell_witness(self, node: Node) -> None:
+    def _tell_surroundings(self, node: Node) -> None:
         answer = on.Witness.REACHABLE if node.witness else on.Witness.UNREACHABLE
         self.tell(node, on.WitnessChanged(answer))
+        if self.vips:
+            self.tell(node, on.VipProbed(self._probe(node)))
+
+    def _probe(self, node: Node) -> on.Probe:
+        peer = self.peer(node)
+        if node.gate_unit == "active":
+            return on.Probe.NONE
+        if peer.up and peer.gate_unit == "active" and not self.client_cut:
+            return on.Probe.ANSWERED
+        return on.Probe.UNANSWERED
+
+    def ask_arbiter(self, node: Node, answer_lost: bool = False) -> bool:
+        """The arbiter is asked, and answers unless that is lost."""
+        question, node.question = node.question, None
+        if question is None:
+            return False
+        generation = question.generation
+        if node.witness:
+            if isinstance(question, do.Claim):
+                self.heirs.setdefault(generation, node.name)
+            elif self.heirs.get(generation) == node.name:
+                del self.heirs[generation]
+        if node.witness and not answer_lost:
+            self.tell(node, on.HeirTold(generation, self.heirs.get(generation, "")))
+        else:
+            self.tell(node, on.ArbiterFailed("no answer"))
+        return True
 
     def pass_time(self, node: Node) -> bool:
         self._advance(1)
@@ -192,7 +236,7 @@ class World:
         for _ in range(seconds):
             self.now += 1
             for node in self.nodes.values():
-                self._tell_witness(node)
+                self._tell_surroundings(node)
                 self._hear_stream(node)
                 if self.deliver(node):
                     node.beat = self.now
@@ -415,7 +459,7 @@ class World:
         return self.shows() == {Shown.PRIM, Shown.SECOND}
 
     def heal(self) -> None:
-        self.heartbeat_cut = self.stream_cut = False
+        self.heartbeat_cut = self.stream_cut = self.client_cut = False
         for node in self.nodes.values():
             node.witness = True
             if node.core is not None and node.core.phase is Phase.LEAVING:
@@ -423,17 +467,20 @@ class World:
             if not node.up:
                 self.boot(node)
             self.start_operator(node)
+            if node.core is not None and node.core.maintenance.on:
+                self.tell(node, on.MaintenanceCommanded(False))
 
     def calm(self, rounds: int = 40) -> bool:
         """No more faults: everything that can happen does, in turn, until the pair settles."""
         self.heal()
         for _ in range(rounds):
             for node in self.nodes.values():
-                self._tell_witness(node)
+                self._tell_surroundings(node)
                 quiet: tuple[Callable[[Node], bool], ...] = (
                     self.deliver,
                     self.run_job,
                     self.run_command,
+                    self.ask_arbiter,
                     self.connect,
                     self.finish_resync,
                     self.pass_time,
