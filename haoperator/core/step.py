@@ -176,6 +176,8 @@ def _replica_changed(state: State, event: on.ReplicaChanged) -> State:
             state, succession=told, returned_at=state.now if returned else state.returned_at
         )
     held_since = state.held_since if state.stream is Stream.HELD else state.now
+    if state.phase is Phase.PRIMARY and event.stream is not state.stream:
+        state = replace(state, reason=_beside_words(event.stream, state))
     state = replace(
         state,
         replica=event,
@@ -188,6 +190,18 @@ def _replica_changed(state: State, event: on.ReplicaChanged) -> State:
         # It is back: what it said when it left must not license anything any more.
         return replace(state, peer=None, contact=Contact.FELT)
     return state
+
+
+def _beside_words(stream: Stream, state: State) -> str:
+    """Why a primary is PRIM or ALONE. ALONE itself has its reason from what led to it."""
+    name = state.policy.peer
+    match stream:
+        case Stream.SYNCED:
+            return f"in step with {name}"
+        case Stream.HELD:
+            return f"the stream to {name} is lost: writes wait until {name} cannot take over"
+        case _:
+            return state.reason
 
 
 def _replica_failed(state: State, reason: str) -> Step:
@@ -270,6 +284,8 @@ def _promote_problem(state: State, force: bool) -> str:
     name, peer = state.policy.peer, state.peer_heard
     if state.replica is None:
         return "the replicator is not running here (ha-replicator.service)"
+    if state.phase is Phase.LEAVING:
+        return "this node is leaving the cluster"
     if peer is not None and peer.phase.holds_role:
         return f"{name} is {peer.phase}: use 'hactl swap'"
     if force:
@@ -455,12 +471,15 @@ def _promoting(state: State) -> Step:
 
 
 def _handover_under_way(state: State) -> bool:
-    """The peer is demoting for us, or has demoted and did not yet say that it defers."""
+    """The peer is demoting for us, or has demoted and did not yet say so: the end of the stream
+    may be here before the heartbeat that tells of it."""
     peer = state.peer_heard
+    demotes = peer is not None and peer.phase is Phase.DEMOTING
+    demotes = demotes or state.stream is Stream.HANDED_OVER
     return (
         peer is not None
         and state.promotable
-        and (peer.phase is Phase.DEMOTING or winner(state, peer) == state.policy.me)
+        and (demotes or winner(state, peer) == state.policy.me)
         and _relation(state, peer) is Relation.EQUAL
     )
 

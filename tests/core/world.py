@@ -64,6 +64,15 @@ class Node:
         return self.up and self.role is Role.PRIMARY and alone
 
 
+def _shows(core: State) -> str:
+    state, transition = shown(core)
+    return str(transition or state)
+
+
+def _looks(core: State) -> str:
+    return f"{_shows(core)} ({core.reason})"
+
+
 class World:
     """Both nodes, the paths between them, and what clients were told."""
 
@@ -75,7 +84,14 @@ class World:
         self.vips = vips
         self.heirs: dict[str, str] = {}
         self.client_cut = False
+        self.forced = False
+        """Somebody forced a promotion: all promises are off until the nodes have met again."""
+        self.refusals: list[str] = []
+        self.edges: set[tuple[str, str]] = set()
+        """Which state was seen to follow which."""
         self.now = 0.0
+        self.since = 0.0
+        """When the story begins, which counts from there."""
         self.nodes = {name: Node(name) for name in NAMES}
         self.heartbeat_cut = False
         self.stream_cut = False
@@ -92,12 +108,11 @@ class World:
         """Let one core take one step and note what it wants."""
         if not node.operator or node.core is None:
             return
-        before = shown(node.core)
+        before, was = _looks(node.core), _shows(node.core)
         node.core, effects = step(node.core, event, self.now)
-        if shown(node.core) != before:
-            self.story.append(
-                f"{self.now:8.1f} {node.name}: {' '.join(shown(node.core))} ({node.core.reason})"
-            )
+        self.edges.add((was, _shows(node.core)))
+        if _looks(node.core) != before:
+            self.story.append(f"{self.now - self.since:8.1f} {node.name}: {_looks(node.core)}")
         for effect in effects:
             self._want(node, effect)
 
@@ -119,6 +134,8 @@ class World:
             case do.Claim() | do.Disclaim():
                 assert node.question is None, f"{node.name}: a second question to the arbiter"
                 node.question = effect
+            case do.Refuse(reason):
+                self.refusals.append(reason)
             case do.KeepMaintenance(maintenance):
                 node.maintenance = maintenance
             case _:
@@ -437,6 +454,8 @@ class World:
 
     def check(self) -> None:
         """Raises AssertionError with the story if an invariant is broken."""
+        if self.forced:
+            return
         writers = [n for n in self.nodes.values() if n.acknowledges]
         assert len(writers) < 2, self.tell_story("two writers")
         for node in writers:
