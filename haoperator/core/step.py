@@ -554,10 +554,14 @@ def _stop_role(state: State, reason: str) -> Step:
 
 
 def _demoting(state: State) -> Step:
-    if state.gate is not Gate.CLOSED or state.pending:
+    if state.pending:
         return state, ()
-    if state.role in (Role.PRIMARY, Role.HELD):
+    # What waits to write would keep the applications of an isolated node from stopping.
+    hopeless = state.stream is Stream.HELD and isolated(state)
+    if state.role in (Role.PRIMARY, Role.HELD) and (state.gate is Gate.CLOSED or hopeless):
         return replace(state, pending=True), (do.BecomeSecondary(),)
+    if state.gate is not Gate.CLOSED:
+        return state, ()
     return _enter(state, Phase.WAITING, state.reason), ()
 
 

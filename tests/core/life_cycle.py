@@ -21,6 +21,7 @@ EDGES: dict[tuple[str, str], str] = {
     ("WAIT", "promoting"): "the right to be primary is proved, or forced",
     ("WAIT", "ALONE"): "the operator was restarted, and finds the role here",
     ("WAIT", "PRIM"): "the operator was restarted, and finds the role here",
+    ("WAIT", "demoting"): "the operator was restarted, and finds half a role",
     ("WAIT", "STOP"): "leaves the cluster",
     ("resynchronising", "SECOND"): "everything is here",
     ("resynchronising", "WAIT"): "the stream is lost: the data is a mixture",

@@ -157,7 +157,17 @@ def test_primary_goes_on_alone_as_the_heir() -> None:
 def test_primary_that_is_not_known_to_be_the_heir_stops(answer: on.Event) -> None:
     node = loses_its_peer(primary(arbiter=True))
     assert node.wants() == [do.Claim(GENERATION)]
-    assert node.on(answer).wants() == [do.StartSecondary()]
+    assert node.on(answer).wants() == [do.StartSecondary(), do.BecomeSecondary()]
+
+
+def test_isolated_primary_lets_go_of_what_waits_to_write_while_its_applications_stop() -> None:
+    node = loses_its_peer(primary().on(on.WitnessChanged(on.Witness.UNREACHABLE)))
+    assert node.wants() == [do.StartSecondary(), do.BecomeSecondary()]
+    behind = on.ReplicaChanged(Role.SECONDARY, Stream.DISCONNECTED, PRIMARYS)
+    assert node.on(behind, on.ReplicaDone()).wants() == []
+    assert node.state.phase is Phase.DEMOTING
+    node.on(on.GateChanged(False))
+    assert node.shows is Shown.WAIT
 
 
 def test_primary_whose_peer_marked_itself_outdated_needs_no_arbiter() -> None:
