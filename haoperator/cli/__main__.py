@@ -110,10 +110,11 @@ async def _show_status(as_json: bool, quiet: bool, watch: bool) -> int:
 
 
 async def _report() -> dict[str, Any]:
+    bus = await client.connect()
     try:
-        return await client.fetch_report(await client.connect())
+        return await client.fetch_report(bus)
     except OperatorAbsent:
-        return show.stopped(socket.gethostname())
+        return show.without_operator(socket.gethostname(), await client.takes_part(bus))
 
 
 async def _why() -> int:

@@ -9,12 +9,13 @@ from typing import Any
 from dbus_next import BusType, DBusError
 from dbus_next.aio import MessageBus
 
-from haoperator.systemd.bus import call
+from haoperator.systemd.bus import call, properties
 
 OPERATOR = "org.haoperator1"
 OBJECT = "/org/haoperator1"
 CLUSTER = "org.haoperator1.Cluster"
 SYSTEMD = "org.freedesktop.systemd1"
+_CLUSTER_TARGET = "ha-cluster.target"
 
 _ABSENT = (
     "org.freedesktop.DBus.Error.ServiceUnknown",
@@ -59,10 +60,23 @@ async def start_cluster(bus: MessageBus) -> None:
             "/org/freedesktop/systemd1",
             "org.freedesktop.systemd1.Manager.StartUnit",
             "ss",
-            ["ha-cluster.target", "replace"],
+            [_CLUSTER_TARGET, "replace"],
         )
     except DBusError as err:
         raise Failed(err.text) from err
+
+
+async def takes_part(bus: MessageBus) -> bool:
+    """Whether ha-cluster.target is active here: then an operator that is absent is on its way."""
+    manager = "org.freedesktop.systemd1.Manager"
+    try:
+        (unit,) = await call(
+            bus, SYSTEMD, "/org/freedesktop/systemd1", f"{manager}.GetUnit", "s", [_CLUSTER_TARGET]
+        )
+        levels = await properties(bus, SYSTEMD, unit, "org.freedesktop.systemd1.Unit")
+    except DBusError:
+        return False
+    return bool(levels["ActiveState"] == "active")
 
 
 async def _ask(bus: MessageBus, member: str, signature: str, body: list[object]) -> list[Any]:

@@ -18,12 +18,19 @@ _COLOURS = {"PRIM": 32, "SECOND": 32, "ALONE": 32, "WAIT": 31, "STOP": 31}
 _ORANGE = 33
 
 
-def stopped(node: str) -> dict[str, Any]:
-    """The report of a node on which no operator runs."""
+def without_operator(node: str, takes_part: bool) -> dict[str, Any]:
+    """The report of a node on which no operator runs: it left the cluster, or, if it takes part,
+    its operator is between two starts and disturbs nothing."""
+    if takes_part:
+        state, transition = "TRANSITION", "operator restarting"
+        reason = "the operator is not there at the moment; look at 'systemctl status haoperator'"
+    else:
+        state, transition = "STOP", ""
+        reason = "the operator does not run here; 'hactl start' joins the cluster"
     return {
-        "state": "STOP",
-        "transition": "",
-        "reason": "the operator does not run here; 'hactl start' joins the cluster",
+        "state": state,
+        "transition": transition,
+        "reason": reason,
         "role": "secondary",
         "node": node,
         "peer": {"name": "", "state": "UNKNOWN", "reachable": False},

@@ -15,6 +15,7 @@ import sys  # noqa: E402
 
 from haoperator.lean.configuration import CONFIGURATION, EXIT_MISCONFIGURED  # noqa: E402
 from haoperator.operator.operator import Operator  # noqa: E402
+from haoperator.systemd.bus import NameTaken  # noqa: E402
 from tomlconfig import ConfigError, load  # noqa: E402
 
 
@@ -26,8 +27,13 @@ def main() -> int:
     except (ConfigError, ValueError) as err:
         print(err, file=sys.stderr)
         return EXIT_MISCONFIGURED
-    asyncio.run(_run(operator))
-    return 0
+    status = 0
+    try:
+        asyncio.run(_run(operator))
+    except* NameTaken:
+        print("another operator runs already: it owns the bus name", file=sys.stderr)
+        status = 1
+    return status
 
 
 async def _run(operator: Operator) -> None:

@@ -153,7 +153,7 @@ def test_interrupt_says_that_the_comparison_goes_on(
 
 
 def test_status_shows_the_comparison_under_way_and_the_last_result() -> None:
-    report = show.stopped("node-a")
+    report = show.without_operator("node-a", takes_part=False)
     assert "verify" not in show.text(report, colour=False)
     shown = show.text(report | {"verification": RUNNING}, colour=False)
     assert "verify           25% compared" in shown
