@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from tomlconfig.document import Document, Section
 from tomlconfig.model import (
@@ -15,6 +17,7 @@ from tomlconfig.model import (
     CheckerKind,
     Cluster,
     Config,
+    DockerOptions,
     Durability,
     Failover,
     Link,
@@ -89,10 +92,18 @@ def _app(section: Section) -> App:
         environment=MappingProxyType(environment),
         command=section.texts("command"),
         network=section.get("network", str),
+        options=_docker_options(section),
         after=section.texts("after"),
         max_restarts=section.need("max_restarts", int),
         restart_window=section.need("restart_window", float),
     )
+
+
+def _docker_options(section: Section) -> DockerOptions:
+    """Each key is of the type that its field has."""
+    named = (field.name for field in fields(DockerOptions))
+    chosen: dict[str, Any] = {n: section.values[n] for n in named if n in section.values}
+    return DockerOptions(**chosen)
 
 
 def _checker(section: Section) -> Checker:

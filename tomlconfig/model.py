@@ -90,6 +90,48 @@ class Replicate:
 
 
 @dataclass(frozen=True, slots=True)
+class Healthcheck:
+    """`test` as the Docker API has it; what is None is left to Docker."""
+
+    test: tuple[str, ...]
+    interval: Seconds | None = None
+    timeout: Seconds | None = None
+    start_period: Seconds | None = None
+    retries: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DockerOptions:
+    """Options of a container beside the common ones; each is named after that of `docker run`."""
+
+    env_file: tuple[str, ...] = ()
+    user: str | None = None
+    hostname: str | None = None
+    entrypoint: tuple[str, ...] = ()
+    workdir: str | None = None
+    privileged: bool = False
+    init: bool = False
+    gpus: str | None = None
+    memory: int | None = None
+    """Bytes."""
+    cpus: float | None = None
+    ulimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Soft and hard limit."""
+    capabilities: tuple[str, ...] = ()
+    drop_capabilities: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    log_driver: str | None = None
+    log_options: Mapping[str, str] = field(default_factory=dict)
+    healthcheck: Healthcheck | None = None
+    read_only: bool = False
+    tmpfs: tuple[str, ...] = ()
+    extra_hosts: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+    stop_signal: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class App:
     """One application. `target` is the value of the key that `kind` names."""
 
@@ -101,6 +143,7 @@ class App:
     environment: Mapping[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ()
     network: str | None = None
+    options: DockerOptions = DockerOptions()
     after: tuple[str, ...] = ()
     max_restarts: int = 3
     restart_window: Seconds = 86_400.0

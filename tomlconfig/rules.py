@@ -132,6 +132,10 @@ def _apps(document: Document) -> None:
         if container and (other := containers.setdefault(container, app.name)) != app.name:
             message = f"the container {container} is that of app.{other} already"
             document.report((*app.path, "container"), message)
+        if app.get("network", str) == "host" and app.texts("ports"):
+            message = 'no port is published with network = "host"'
+            hint = "its processes listen on this node as it is: take this key out"
+            document.report((*app.path, "ports"), message, hint)
     after = {app.name: app.texts("after") for app in apps}
     if cycle := _cycle(after):
         message = f"{' after '.join(cycle)}: none of them could start first"

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from tomlconfig import app_values as apps
+from tomlconfig import docker_values as docker
 from tomlconfig import network_values as net
 from tomlconfig import values as v
 from tomlconfig.grammar import Key, Table, later
@@ -136,10 +137,85 @@ _REPLICATE = Table(
 
 _IMAGE_ONLY = ("image",)
 
-_DOCKER_OPTIONS_LATER = (
-    *("env_file", "user", "hostname", "entrypoint", "workdir", "privileged", "init", "gpus"),
-    *("memory", "cpus", "ulimits", "capabilities", "devices", "labels", "log_driver"),
-    *("log_options", "healthcheck", "read_only", "tmpfs", "extra_hosts", "dns", "stop_signal"),
+_DOCKER_OPTIONS = tuple(
+    Key(name, kind, meaning, default=default, only_with=_IMAGE_ONLY, also_called=also_called)
+    for name, kind, meaning, default, also_called in (
+        (
+            "env_file",
+            v.list_of(apps.PATH),
+            "files with lines NAME=VALUE, on both nodes; `environment` goes before them",
+            [],
+            (),
+        ),
+        ("user", docker.USER, "who the processes in it are", None, ()),
+        ("hostname", docker.HOST_NAME, "what the container calls itself", None, ()),
+        (
+            "entrypoint",
+            v.list_of(apps.ARGUMENT),
+            "the entry point instead of the image's own, word by word",
+            [],
+            (),
+        ),
+        ("workdir", docker.PATH_INSIDE, "the working directory in it", None, ("working_dir",)),
+        ("privileged", v.FLAG, "whether it may do what root on this node may", False, ()),
+        ("init", v.FLAG, "whether a small init of Docker's reaps its processes", False, ()),
+        ("gpus", docker.GPUS, "the GPUs that it sees", None, ()),
+        ("ulimits", docker.ULIMITS, "limits of its processes", {}, ("ulimit",)),
+        (
+            "capabilities",
+            v.list_of(docker.CAPABILITY),
+            "capabilities beyond those that Docker gives",
+            [],
+            ("cap_add",),
+        ),
+        (
+            "drop_capabilities",
+            v.list_of(docker.CAPABILITY),
+            'capabilities that it does not have, `"ALL"` for all',
+            [],
+            ("cap_drop",),
+        ),
+        ("devices", v.list_of(docker.DEVICE), "devices of this node", [], ("device",)),
+        ("labels", docker.LABELS, "labels of the container", {}, ("label",)),
+        ("log_driver", docker.DRIVER, "where its output goes", None, ()),
+        ("log_options", docker.LOG_OPTIONS, "options of the log driver", {}, ("log_opt",)),
+        (
+            "healthcheck",
+            docker.HEALTHCHECK,
+            "a health check instead of the image's own: `command`, `interval`, `timeout`, "
+            "`start_period`, `retries`; or `{ disable = true }`",
+            None,
+            ("health",),
+        ),
+        ("read_only", v.FLAG, "whether its own file system is read-only", False, ()),
+        ("tmpfs", v.list_of(docker.TMPFS), "directories in memory", [], ()),
+        (
+            "extra_hosts",
+            v.list_of(docker.EXTRA_HOST),
+            "names that it knows beside those of DNS",
+            [],
+            ("add_host",),
+        ),
+        ("dns", v.list_of(net.ADDRESS), "DNS servers instead of this node's", [], ()),
+        ("stop_signal", docker.SIGNAL, "the signal that ends it in order", None, ()),
+    )
+) + (
+    Key(
+        "memory",
+        v.SIZE,
+        "the most memory that it may have",
+        at_least="6MiB",
+        at_most="1000TB",
+        only_with=_IMAGE_ONLY,
+    ),
+    Key(
+        "cpus",
+        docker.CPUS,
+        "how many CPUs it may keep busy",
+        at_least=0.01,
+        at_most=4096,
+        only_with=_IMAGE_ONLY,
+    ),
 )
 
 _APP = Table(
@@ -211,10 +287,7 @@ _APP = Table(
             at_least="1s",
             at_most="365d",
         ),
-        *(
-            later(name, f"as in `docker run --{name.replace('_', '-')}`")
-            for name in _DOCKER_OPTIONS_LATER
-        ),
+        *_DOCKER_OPTIONS,
         later("profiles", "profiles of the compose project"),
         later("env_files", "environment files of the compose project"),
         later("ready", "what must be seen before the next application starts"),

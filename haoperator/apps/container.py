@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from haoperator.apps import options
@@ -30,7 +31,7 @@ def start(client: Any, app: App, found: Callable[[Any], None]) -> Any:
     try:
         match app.kind:
             case AppKind.IMAGE:
-                return _start_image(client, app, found)
+                return _start_image(client, _with_environment_files(app), found)
             case AppKind.CONTAINER:
                 container = _existing(client, app)
                 found(container)
@@ -109,6 +110,23 @@ def _fitting(client: Any, app: App) -> Any | None:
         container.stop(timeout=STOP_SECONDS)
     container.remove(force=True)
     return None
+
+
+def _with_environment_files(app: App) -> App:
+    """The application with what its `env_file`s say, as if it stood in `environment`."""
+    environment: dict[str, str] = {}
+    for path in app.options.env_file:
+        try:
+            environment |= sdk().utils.parse_env_file(path)
+        except OSError as err:
+            raise AppError(
+                f"app {app.name}: env_file {path}: {err.strerror}",
+                "put it there, on both nodes",
+                final=True,
+            ) from err
+        except (UnicodeDecodeError, sdk().errors.DockerException) as err:
+            raise AppError(f"app {app.name}: env_file {path}: {err}", final=True) from err
+    return replace(app, environment={**environment, **app.environment})
 
 
 def _create(client: Any, app: App) -> Any:

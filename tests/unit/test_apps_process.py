@@ -27,6 +27,10 @@ node-a = "10.0.0.1"
 node-b = "10.0.0.2"
 [app.web]
 image = "web:1"
+[app.told]
+image = "web:1"
+env_file = ["/run/told.env"]
+environment = { LANG = "C" }
 [app.missing]
 image = "nothing:7"
 [app.unbound]
@@ -130,6 +134,20 @@ def test_restart_policy_of_an_existing_container_is_corrected(place: Place) -> N
         assert container.policy == "no"
         process.terminate()
         assert "changed from always to no" in ended(process)[1]
+
+
+def test_environment_comes_from_files_and_a_changed_one_makes_the_container_anew(
+    place: Place,
+) -> None:
+    for word in ("one", "two"):
+        place.host.run("sh", "-c", f"printf 'LANG=de\\nWORD={word}\\n' >/run/told.env")
+        with place.serving("told") as (_, container):
+            assert sorted(container.config["Env"]) == ["LANG=C", f"WORD={word}"]
+    assert place.engine.requests.count("POST /containers/create") == 2
+    place.host.run("rm", "/run/told.env")
+    with place.app("told") as process:
+        code, errors = ended(process)
+    assert (code, "env_file /run/told.env: No such file" in errors) == (78, True)
 
 
 def test_killed_process_leaves_no_container_after_exec_stop_post(place: Place) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import tomlconfig
 from tomlconfig import AppKind, CheckerKind, OnFailure, schema
-from tomlconfig.model import App, Checker, Timing
+from tomlconfig.model import App, Checker, Healthcheck, Timing
 from tomlconfig.reference import render_reference
 
 EXAMPLES = sorted(Path(tomlconfig.__file__).parent.glob("examples/*.toml"))
@@ -90,6 +90,31 @@ def test_macros_reach_every_string_and_may_use_earlier_ones() -> None:
     assert config.replicate[0].path == Path("/srv/shop/data/x")
     assert config.apps[0].volumes == ("/srv/shop:/d",)
     assert config.apps[0].environment == {"WHERE": "/srv/shop", "RAW": "${DATA} $5"}
+
+
+def test_options_of_a_container_mean_what_docker_means() -> None:
+    text = """
+[app.w]
+image = "w"
+memory = "512MiB"
+cpus = 2
+ulimits = { nofile = "1024:4096", core = 0 }
+capabilities = ["CAP_NET_ADMIN", "SYS_TIME"]
+stop_signal = "int"
+healthcheck = { command = ["ping", "x"], interval = "2s", retries = 3 }
+[app.v]
+image = "v"
+healthcheck = { disable = true }
+"""
+    first, second = parse(BASE + text).apps
+    chosen = first.options
+    assert (chosen.memory, chosen.cpus) == (512 << 20, 2.0)
+    assert chosen.ulimits == {"nofile": (1024, 4096), "core": (0, 0)}
+    assert chosen.capabilities == ("NET_ADMIN", "SYS_TIME")
+    assert chosen.stop_signal == "SIGINT"
+    assert chosen.healthcheck == Healthcheck(("CMD", "ping", "x"), interval=2.0, retries=3)
+    assert second.options.healthcheck == Healthcheck(("NONE",))
+    assert second.options.labels == {}
 
 
 def test_timeout_without_a_key_is_never_longer_than_the_interval() -> None:
