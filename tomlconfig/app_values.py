@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import re
 
+from tomlconfig.model import Ready, ReadyKind
+from tomlconfig.network_values import HOST_PORT
 from tomlconfig.values import Type, Wrong, shown, text_of
 
 _PORT = r"\d{1,5}(?:-\d{1,5})?"
@@ -12,6 +14,10 @@ _PUBLISHED = re.compile(
     rf"(?:(?:(?:\d+\.\d+\.\d+\.\d+|\[[0-9A-Fa-f:.]+\]):)?(?:{_PORT})?:)?{_PORT}"
     r"(?:/(?:tcp|udp|sctp))?",
     re.ASCII,
+)
+_UNIT = re.compile(
+    r"[A-Za-z0-9:_.\\-]+(?:@[A-Za-z0-9:_.\\-]+)?"
+    r"\.(?:service|socket|target|timer|path|mount|automount|swap)"
 )
 _VOLUME = re.compile(r"(?:/[^:]*|[A-Za-z0-9][A-Za-z0-9_.-]*):/[^:]*(?::[A-Za-z0-9,_-]+)?")
 
@@ -57,6 +63,34 @@ def _command_line(value: object) -> str:
     return text
 
 
+def _ready(value: object) -> Ready:
+    word, colon, target = text_of(value).partition(":")
+    try:
+        kind = ReadyKind(word)
+    except ValueError:
+        raise Wrong("") from None
+    if (kind in (ReadyKind.TCP, ReadyKind.LOG)) != bool(target) or bool(colon) != bool(target):
+        raise Wrong("")
+    if kind is ReadyKind.TCP:
+        try:
+            HOST_PORT.read(target)
+        except Wrong:
+            raise Wrong(f"{shown(target)} is not {HOST_PORT.expected}") from None
+    if kind is ReadyKind.LOG:
+        try:
+            re.compile(target)
+        except re.error as err:
+            raise Wrong(f"it is no regular expression: {err}") from None
+    return Ready(kind, target)
+
+
+def _unit(value: object) -> str:
+    text = text_of(value)
+    if not _UNIT.fullmatch(text) or len(text) > 255:
+        raise Wrong("", f'write "{text}.service"' if _UNIT.fullmatch(f"{text}.service") else "")
+    return text
+
+
 def _argument(value: object) -> str:
     if not isinstance(value, str) or "\0" in value:
         raise Wrong("")
@@ -84,6 +118,12 @@ VOLUME = Type(
 COMMAND_LINE = Type(
     "command line", 'a command line, such as "/usr/bin/redis-cli ping"', _command_line
 )
+READY = Type(
+    "readiness",
+    '"health", "tcp:127.0.0.1:5432", "log:REGULAR EXPRESSION", "notify" or "none"',
+    _ready,
+)
+UNIT = Type("unit", 'the name of a systemd unit, such as "nginx.service"', _unit)
 ARGUMENT = Type("string", "a string", _argument, unique=False)
 STRINGS_BY_NAME = Type(
     "table of strings", 'a table of strings, such as { LANG = "C.UTF-8" }', _table_of_strings

@@ -35,6 +35,20 @@ class AppKind(StrEnum):
     UNIT = "unit"
     EXEC = "exec"
 
+    @property
+    def is_docker(self) -> bool:
+        return self in (AppKind.CONTAINER, AppKind.IMAGE, AppKind.COMPOSE)
+
+
+class ReadyKind(StrEnum):
+    """What must be seen of an application before it counts as started."""
+
+    HEALTH = "health"
+    TCP = "tcp"
+    LOG = "log"
+    NOTIFY = "notify"
+    NONE = "none"
+
 
 class CheckerKind(StrEnum):
     HTTP = "http"
@@ -132,6 +146,17 @@ class DockerOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class Ready:
+    """`target` is a host and a port, or a regular expression, or empty."""
+
+    kind: ReadyKind
+    target: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.target}" if self.target else str(self.kind)
+
+
+@dataclass(frozen=True, slots=True)
 class App:
     """One application. `target` is the value of the key that `kind` names."""
 
@@ -144,6 +169,14 @@ class App:
     command: tuple[str, ...] = ()
     network: str | None = None
     options: DockerOptions = DockerOptions()
+    profiles: tuple[str, ...] = ()
+    env_files: tuple[str, ...] = ()
+    exec_stop: str | None = None
+    exec_status: str | None = None
+    ready: Ready | None = None
+    """None: what the application itself offers: its health check, its unit's own start."""
+    start_timeout: Seconds = 300.0
+    stop_timeout: Seconds = 10.0
     after: tuple[str, ...] = ()
     max_restarts: int = 3
     restart_window: Seconds = 86_400.0

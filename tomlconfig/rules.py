@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 
 from tomlconfig.document import Document, Section
 from tomlconfig.hints import nearest_word, one_of
+from tomlconfig.model import Ready, ReadyKind
 
 # What the cluster and the system themselves need: neither in them nor around them.
 _FORBIDDEN = (
@@ -20,6 +21,18 @@ _FORBIDDEN = (
     *("/etc/haoperator", "/var/lib/haoperator", "/usr/lib/haoperator", "/usr/lib/systemd"),
 )
 _UNIT_NAME_MAX = 255
+_UNITS_OF_THE_SYSTEM = frozenset(
+    ("docker.service", "docker.socket", "containerd.service", "dbus.service", "dbus.socket")
+)
+STOPS_AT_MOST = 120.0
+"""Seconds; a peer that asks for the role waits longer than that (ha-promote.service)."""
+_READY = {
+    "image": (ReadyKind.HEALTH, ReadyKind.TCP, ReadyKind.LOG, ReadyKind.NONE),
+    "container": (ReadyKind.HEALTH, ReadyKind.TCP, ReadyKind.LOG, ReadyKind.NONE),
+    "compose": (ReadyKind.HEALTH, ReadyKind.TCP, ReadyKind.NONE),
+    "unit": (ReadyKind.TCP, ReadyKind.NONE),
+    "exec": (ReadyKind.TCP, ReadyKind.NOTIFY, ReadyKind.NONE),
+}
 
 
 def check(document: Document) -> None:
@@ -124,22 +137,73 @@ def _unit_name_length(path: str) -> int:
 
 def _apps(document: Document) -> None:
     apps = document.all("app")
-    containers: dict[str, str] = {}
     for app in apps:
         for index, name in enumerate(app.texts("after")):
             _known(document, (*app.path, "after", index), name, apps, "app")
-        container = app.get("container", str)
-        if container and (other := containers.setdefault(container, app.name)) != app.name:
-            message = f"the container {container} is that of app.{other} already"
-            document.report((*app.path, "container"), message)
         if app.get("network", str) == "host" and app.texts("ports"):
             message = 'no port is published with network = "host"'
             hint = "its processes listen on this node as it is: take this key out"
             document.report((*app.path, "ports"), message, hint)
+        _readiness(document, app)
+        _unit_of(document, app)
+    _seen_once(document, "container", "the container")
+    _seen_once(document, "unit", "the unit")
+    _seen_once(document, "compose", "the compose file")
     after = {app.name: app.texts("after") for app in apps}
     if cycle := _cycle(after):
         message = f"{' after '.join(cycle)}: none of them could start first"
         document.report(("app", cycle[0], "after"), message)
+    else:
+        _stops(document, after)
+
+
+def _readiness(document: Document, app: Section) -> None:
+    """What an application is ready by is something that its kind has."""
+    ready = app.get("ready", Ready)
+    if ready is None:
+        return
+    for kind, possible in _READY.items():
+        if kind in app.given and ready.kind not in possible:
+            words = one_of([str(word) for word in possible])
+            message = f'an application with "{kind}" is ready by {words}, not by "{ready.kind}"'
+            document.report((*app.path, "ready"), message)
+
+
+def _unit_of(document: Document, app: Section) -> None:
+    unit = app.get("unit", str) or ""
+    if unit.startswith(("ha-", "haoperator")) or unit in _UNITS_OF_THE_SYSTEM:
+        message = f"{unit} is needed by the cluster itself"
+        document.report((*app.path, "unit"), message, "name the unit of an application")
+
+
+def _seen_once(document: Document, key: str, what: str) -> None:
+    seen: dict[str, str] = {}
+    for app in document.all("app"):
+        name = app.get(key, str)
+        if name and (other := seen.setdefault(name, app.name)) != app.name:
+            message = f"{what} {name} is that of app.{other} already"
+            document.report((*app.path, key), message)
+
+
+def _stops(document: Document, after: dict[str, tuple[str, ...]]) -> None:
+    """A hand-over waits for all of them. What stops at the same time counts once."""
+    own = {app.name: app.get("stop_timeout", float) or 0.0 for app in document.all("app")}
+    whole: dict[str, float] = {}
+    todo = list(after)
+    while todo:
+        name = todo[-1]
+        if unknown := [other for other in after.get(name, ()) if other not in whole]:
+            todo += unknown
+            continue
+        before = max((whole[other] for other in after.get(name, ())), default=0.0)
+        whole[todo.pop()] = before + own.get(name, 0.0)
+    for app in document.all("app"):
+        if whole[app.name] > STOPS_AT_MOST >= whole[app.name] - own[app.name]:
+            message = (
+                f"{app.name} and those before it may take {whole[app.name]:g} s to stop; "
+                f"a hand-over waits {STOPS_AT_MOST:g} s for all of them"
+            )
+            document.report((*app.path, "stop_timeout"), message, "give one of them less")
 
 
 def _cycle(after: dict[str, tuple[str, ...]]) -> list[str]:

@@ -227,11 +227,26 @@ _APP = Table(
     keys=(
         Key("container", v.TEXT, "a container that exists on both nodes"),
         Key("image", v.TEXT, "an image, of which the cluster makes the container"),
-        later("compose", "a compose file"),
-        later("unit", "a systemd unit"),
-        later("exec", "a command that starts the application"),
-        later("exec_stop", "a command that stops it"),
-        later("exec_status", "a command that tells whether it runs"),
+        Key("compose", apps.PATH, "a compose file; its project is run as a whole"),
+        Key("unit", apps.UNIT, "a unit of systemd, on both nodes, not enabled"),
+        Key(
+            "exec",
+            apps.COMMAND_LINE,
+            "a command that is the application as long as it runs; with `exec_status`, one that "
+            "starts it and ends. No shell is involved",
+        ),
+        Key(
+            "exec_stop",
+            apps.COMMAND_LINE,
+            "a command that stops it; without it, SIGTERM does",
+            only_with=("exec",),
+        ),
+        Key(
+            "exec_status",
+            apps.COMMAND_LINE,
+            "a command that exits with 0 while it runs, asked every 5 seconds",
+            only_with=("exec",),
+        ),
         Key(
             "ports",
             v.list_of(apps.PORT),
@@ -253,7 +268,7 @@ _APP = Table(
             apps.STRINGS_BY_NAME,
             "environment variables",
             default={},
-            only_with=_IMAGE_ONLY,
+            only_with=("image", "exec"),
             also_called=("env",),
         ),
         Key(
@@ -288,11 +303,43 @@ _APP = Table(
             at_most="365d",
         ),
         *_DOCKER_OPTIONS,
-        later("profiles", "profiles of the compose project"),
-        later("env_files", "environment files of the compose project"),
-        later("ready", "what must be seen before the next application starts"),
-        later("start_timeout", "how long a start may take"),
-        later("stop_timeout", "how long a stop may take before it is killed"),
+        Key(
+            "profiles",
+            v.list_of(v.NAME),
+            "profiles of the compose project",
+            default=[],
+            only_with=("compose",),
+        ),
+        Key(
+            "env_files",
+            v.list_of(apps.PATH),
+            "files with variables for the compose file, on both nodes",
+            default=[],
+            only_with=("compose",),
+        ),
+        Key(
+            "ready",
+            apps.READY,
+            "what must be seen before it counts as started, and the next one starts: `health`, its "
+            "health check, which is the default where there is one; `tcp:HOST:PORT`, a connection; "
+            "`log:REGEX`, a line in its log; `notify`, its own READY=1 (with `exec`); `none`",
+        ),
+        Key(
+            "start_timeout",
+            v.DURATION,
+            "how long a start may take until it is ready",
+            default="5m",
+            at_least="1s",
+            at_most="1d",
+        ),
+        Key(
+            "stop_timeout",
+            v.DURATION,
+            "how long an orderly stop may take, before it is killed",
+            default="10s",
+            at_least="1s",
+            at_most="2m",
+        ),
     ),
 )
 

@@ -8,6 +8,7 @@ power cut left (`exited`, `created`, `dead`); one that somebody else made (refus
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +20,6 @@ from haoperator.apps.errors import AppError
 from haoperator.lean.notify import info, warn
 from tomlconfig.model import App, AppKind
 
-STOP_SECONDS = 10
 LOG_LINES = 5
 
 _UNUSABLE = {"dead", "removing"}
@@ -32,12 +32,10 @@ def start(client: Any, app: App, found: Callable[[Any], None]) -> Any:
         match app.kind:
             case AppKind.IMAGE:
                 return _start_image(client, _with_environment_files(app), found)
-            case AppKind.CONTAINER:
+            case _:
                 container = _existing(client, app)
                 found(container)
                 return _running(container, app)
-            case _:
-                raise AppError(f"app {app.name}: {app.kind} is not supported yet", final=True)
     except errors.APIError as err:
         raise AppError(f"app {app.name}: Docker refused: {err.explanation or err}") from err
 
@@ -107,7 +105,7 @@ def _fitting(client: Any, app: App) -> Any | None:
         return container
     info(f"app {app.name}: container made anew, {reason}")
     if container.status == "running":
-        container.stop(timeout=STOP_SECONDS)
+        container.stop(timeout=math.ceil(app.stop_timeout))
     container.remove(force=True)
     return None
 
@@ -147,7 +145,8 @@ def _existing(client: Any, app: App) -> Any:
         ) from err
 
 
-def _running(container: Any, app: App) -> Any:
+def never_by_itself(container: Any, app: App) -> None:
+    """Docker must not start it on a node that is not the primary."""
     policy = container.attrs["HostConfig"]["RestartPolicy"].get("Name") or "no"
     if policy != "no":
         warn(
@@ -155,6 +154,10 @@ def _running(container: Any, app: App) -> Any:
             "to no: Docker must not start it on a node that is not the primary"
         )
         container.update(restart_policy=options.NO_RESTART)
+
+
+def _running(container: Any, app: App) -> Any:
+    never_by_itself(container, app)
     match container.status:
         case "running":
             info(f"app {app.name}: container {container.name} runs already")
@@ -162,6 +165,7 @@ def _running(container: Any, app: App) -> Any:
             container.unpause()
         case _:
             container.start()
+    container.reload()
     return container
 
 

@@ -6,8 +6,10 @@ HTTP/1.0 on the engine's socket: the answer ends where the connection ends.
 
 from __future__ import annotations
 
+import json
 import socket
 import time
+from typing import Any
 
 SOCKET = "/run/docker.sock"
 STOP_MARGIN_SECONDS = 10
@@ -15,15 +17,15 @@ STOP_MARGIN_SECONDS = 10
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 
 
-def request(method: str, path: str, timeout: float) -> tuple[int, bytes]:
+def request(method: str, path: str, timeout: float, body: str = "") -> tuple[int, bytes]:
     """Status and body. Raises OSError if there is no whole answer within `timeout` seconds."""
     deadline = time.monotonic() + timeout
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
         sock.settimeout(timeout)
         sock.connect(SOCKET)
-        sock.sendall(
-            f"{method} {path} HTTP/1.0\r\nHost: docker\r\nContent-Length: 0\r\n\r\n".encode()
-        )
+        kind = "Content-Type: application/json\r\n" if body else ""
+        fields = f"Host: docker\r\n{kind}Content-Length: {len(body.encode())}"
+        sock.sendall(f"{method} {path} HTTP/1.0\r\n{fields}\r\n\r\n{body}".encode())
         answer = b""
         while True:
             left = deadline - time.monotonic()
@@ -33,11 +35,22 @@ def request(method: str, path: str, timeout: float) -> tuple[int, bytes]:
             if not (data := sock.recv(65536)):
                 break
             answer += data
-    head, _, body = answer.partition(b"\r\n\r\n")
+    head, _, content = answer.partition(b"\r\n\r\n")
     words = head.split(None, 2)
     if len(words) < 2 or not words[1].isdigit():
         raise OSError(f"unintelligible answer to {method} {path}")
-    return int(words[1]), body
+    return int(words[1]), content
+
+
+def document(path: str, timeout: float) -> Any:
+    """What dockerd answers to a GET. Raises OSError, also where it answers with an error."""
+    status, body = request("GET", path, timeout)
+    if status != 200:
+        raise OSError(f"dockerd answers {status} to {path}")
+    try:
+        return json.loads(body)
+    except ValueError as err:
+        raise OSError(f"unintelligible answer to {path}") from err
 
 
 def answers(timeout: float) -> bool:
@@ -56,15 +69,18 @@ def stop(container: str, grace: int) -> bool:
     return status in (204, 304, 404)
 
 
-def exit_code(container: str, timeout: float) -> int | None:
-    """Of a container that has just died, None if Docker does not say."""
-    import json
-
+def state(container: str, timeout: float) -> dict[str, Any]:
+    """`docker inspect --format '{{json .State}}'`. Raises OSError."""
+    found = document(f"/containers/{container}/json", timeout)
     try:
-        status, body = request("POST", f"/containers/{container}/wait", timeout)
-        return int(json.loads(body)["StatusCode"]) if status == 200 else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return dict(found["State"])
+    except (KeyError, TypeError, ValueError) as err:
+        raise OSError("dockerd says nothing of the container's state") from err
+
+
+def wait_for_end(container: str, timeout: float) -> None:
+    """The kernel knows of a death first; returns when dockerd does. Raises OSError."""
+    request("POST", f"/containers/{container}/wait", timeout)
 
 
 def last_words(container: str, timeout: float, lines: int = 5) -> str:

@@ -13,11 +13,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from haoperator.apps import dockerd
 from haoperator.apps.docker_socket import SOCKET
 from haoperator.apps.errors import AppError
 
 PATIENCE_SECONDS = 30.0
-"""dockerd takes seconds to start on a busy machine that boots."""
+"""dockerd takes seconds to start on a busy machine that boots, and its package stops it for
+some while it is upgraded. A start that has waited so long in vain is a failed start: systemd
+makes the next one, which starts dockerd, until the application has used up its restarts."""
 CALL_SECONDS = 60
 
 _RETRY_SECONDS = 0.2
@@ -36,7 +39,7 @@ def sdk() -> Any:
     return docker
 
 
-def connect(progress: Callable[[], None], patience: float = PATIENCE_SECONDS) -> Any:
+def connect(progress: Callable[[str], None], patience: float = PATIENCE_SECONDS) -> Any:
     """A client of the engine, once it answers; `progress` is called while it does not.
 
     Raises AppError when it has not answered for `patience` seconds.
@@ -44,15 +47,18 @@ def connect(progress: Callable[[], None], patience: float = PATIENCE_SECONDS) ->
     docker = sdk()
     deadline = time.monotonic() + patience
     while True:
-        try:
-            return docker.DockerClient(
-                base_url=f"unix://{SOCKET}", version="auto", timeout=CALL_SECONDS
+        problem = f"{dockerd.UNIT} does not run"
+        if dockerd.runs():
+            try:
+                return docker.DockerClient(
+                    base_url=f"unix://{SOCKET}", version="auto", timeout=CALL_SECONDS
+                )
+            except docker.errors.DockerException as err:
+                problem = str(err)
+        if time.monotonic() >= deadline:
+            raise AppError(
+                f"Docker does not answer on {SOCKET} for {patience:g} s: {problem}",
+                "see 'systemctl status docker'",
             )
-        except docker.errors.DockerException as err:
-            if time.monotonic() >= deadline:
-                raise AppError(
-                    f"Docker does not answer on {SOCKET} for {patience:g} s: {err}",
-                    "see 'systemctl status docker'",
-                ) from err
-        progress()
+        progress("waiting for dockerd")
         time.sleep(_RETRY_SECONDS)

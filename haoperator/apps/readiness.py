@@ -1,48 +1,65 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From `docker start` to an application that serves: runs, and is healthy if it says so."""
+"""From `docker start` to an application that serves: runs, and shows what it is ready by."""
 
 from __future__ import annotations
 
 import os
+import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from haoperator.apps import container as containers
-from haoperator.apps import neighbour
+from haoperator.apps import docker_socket, neighbour, port
 from haoperator.apps.errors import AppError
 from haoperator.lean.notify import tell
+from tomlconfig.model import App, Ready, ReadyKind
 
 LOOK_SECONDS = 0.1
+LOG_LOOK_SECONDS = 0.5
+"""Between two looks at a log, which dockerd has to read."""
 EXTEND_SECONDS = 30
 
+_LOG_LINES = 2000
 
-def wait(container: Any, app: str) -> int:
-    """A pidfd of the container's first process, once it is ready. Raises AppError.
 
-    With a HEALTHCHECK, Docker decides: it says `healthy`, or `unhealthy` after as
-    many failures as the check allows, so this ends without a limit of its own.
+def wait(found: Sequence[Any], app: App) -> dict[str, int]:
+    """Id of a container → pidfd of its first process, once all are ready. Raises AppError.
+
+    A container that ended with exit code 0 meanwhile has done its work (a service of a
+    project that only prepares something), if there is another one that runs.
     """
-    pidfd = _pidfd(container, app)
-    neighbour.forget_unanswered(container)
-    told = 0.0
-    while True:
-        state = containers.state(container)
-        if not state["Running"]:
+    deadline = time.monotonic() + app.start_timeout
+    pidfds: dict[str, int] = {}
+    try:
+        for container in found:
+            pidfd = _pidfd(container, app, alone=len(found) == 1)
+            if pidfd is not None:
+                pidfds[container.id] = pidfd
+                neighbour.forget_unanswered(container)
+        missing = f"waiting for {app.ready}" if app.ready else "waiting until it is healthy"
+        told = 0.0
+        # Each is looked at, also behind one that is not ready: it may have failed.
+        while False in [_ready(each, app, pidfds) for each in found]:
+            if time.monotonic() >= deadline:
+                raise AppError(
+                    f"app {app.name}: not ready within {app.start_timeout:g} s, {missing}"
+                    + containers.last_words(found[0])
+                )
+            if time.monotonic() - told > EXTEND_SECONDS / 3:
+                told = time.monotonic()
+                extend(missing)
+            by_log = app.ready is not None and app.ready.kind is ReadyKind.LOG
+            time.sleep(LOG_LOOK_SECONDS if by_log else LOOK_SECONDS)
+        if not pidfds:
+            raise AppError(f"app {app.name}: all of its containers have ended")
+    except BaseException:
+        for pidfd in pidfds.values():
             os.close(pidfd)
-            raise AppError(_ended(container, app))
-        match state.get("Health", {}).get("Status", "none"):
-            case "starting":
-                pass
-            case "unhealthy":
-                os.close(pidfd)
-                raise AppError(f"app {app}: the container is unhealthy: {_last_check(state)}")
-            case _:
-                os.set_inheritable(pidfd, True)
-                return pidfd
-        if time.monotonic() - told > EXTEND_SECONDS / 3:
-            told = time.monotonic()
-            extend("waiting until the container is healthy")
-        time.sleep(LOOK_SECONDS)
+        raise
+    for pidfd in pidfds.values():
+        os.set_inheritable(pidfd, True)
+    return pidfds
 
 
 def extend(status: str) -> None:
@@ -50,7 +67,60 @@ def extend(status: str) -> None:
     tell(f"EXTEND_TIMEOUT_USEC={EXTEND_SECONDS * 1_000_000}", f"STATUS={status}")
 
 
-def _pidfd(container: Any, app: str) -> int:
+def _ready(container: Any, app: App, pidfds: dict[str, int]) -> bool:
+    """Whether one container is ready. Raises AppError when it will never be."""
+    state = containers.state(container)
+    if not state["Running"]:
+        if container.id in pidfds and not _done(state, alone=len(pidfds) == 1):
+            raise AppError(_ended(container, app))
+        if (pidfd := pidfds.pop(container.id, None)) is not None:
+            os.close(pidfd)
+        return True
+    health = (state.get("Health") or {}).get("Status", "none")
+    if health == "unhealthy":
+        raise AppError(f"app {app.name}: {container.name} is unhealthy: {_last_check(state)}")
+    if app.ready is None:
+        return bool(health != "starting")
+    return _shows(app.ready, container, app, state, health)
+
+
+def _shows(ready: Ready, container: Any, app: App, state: dict[str, Any], health: str) -> bool:
+    match ready.kind:
+        case ReadyKind.HEALTH:
+            if health == "none" and app.kind != "compose":
+                raise AppError(
+                    f'app {app.name}: ready = "health", and {container.name} has no health check',
+                    "give it one, by the key healthcheck or in its image",
+                    final=True,
+                )
+            return bool(health != "starting")
+        case ReadyKind.TCP:
+            return port.answers(ready.target)
+        case ReadyKind.LOG:
+            return re.search(ready.target, _log(container, state), re.MULTILINE) is not None
+        case _:
+            return True
+
+
+def _log(container: Any, state: dict[str, Any]) -> str:
+    """What it has said since it was started this time."""
+    since = unix_time(state["StartedAt"])
+    path = f"/containers/{container.id}/logs?stdout=1&stderr=1&tail={_LOG_LINES}&since={since}"
+    status, body = docker_socket.request("GET", path, 10.0)
+    return docker_socket.demultiplexed(body).decode(errors="replace") if status == 200 else ""
+
+
+def unix_time(said: str) -> str:
+    """`2023-06-10T00:00:01.5Z` → seconds since 1970 with all digits, as dockerd reads them."""
+    import datetime
+
+    whole, _, rest = said.removesuffix("Z").partition(".")
+    moment = datetime.datetime.fromisoformat(f"{whole}+00:00")
+    return f"{int(moment.timestamp())}.{rest or '0'}"
+
+
+def _pidfd(container: Any, app: App, *, alone: bool) -> int | None:
+    """None for a container that has done its work already."""
     before = containers.state(container)
     if before["Running"]:
         try:
@@ -61,13 +131,19 @@ def _pidfd(container: Any, app: str) -> int:
         if containers.state(container)["Pid"] == before["Pid"]:
             return pidfd
         os.close(pidfd)
+    if _done(containers.state(container), alone=alone):
+        return None
     raise AppError(_ended(container, app))
 
 
-def _ended(container: Any, app: str) -> str:
+def _done(state: dict[str, Any], *, alone: bool) -> bool:
+    return not alone and state["Status"] == "exited" and state["ExitCode"] == 0
+
+
+def _ended(container: Any, app: App) -> str:
     state = containers.state(container)
     return (
-        f"app {app}: the container ended at once with exit code {state['ExitCode']}"
+        f"app {app.name}: {container.name} ended at once with exit code {state['ExitCode']}"
         f"{_reason(state)}{containers.last_words(container)}"
     )
 

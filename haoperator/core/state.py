@@ -15,9 +15,10 @@ Seconds = float
 
 YIELD_SECONDS: Seconds = 15.0
 """How long a node that gave the role away waits for the peer to take it."""
-HANDOVER_SECONDS: Seconds = 60.0
-"""How long a promotion may take: the peer's applications have to stop in order first.
-Below `TimeoutStartSec=` of ha-promote.service, so that the reason given is ours."""
+HANDOVER_SECONDS: Seconds = 150.0
+"""How long a promotion may take: the peer's applications have to stop in order first, for which
+the configuration gives them at most 2 minutes. Below `TimeoutStartSec=` of ha-promote.service, so
+that the reason given is ours."""
 HELD_PATIENCE_SECONDS: Seconds = 0.3
 """How long writes are held before the peer is asked to mark itself outdated: a new stream,
 after a hand-over or a restarted replicator, stands in a few milliseconds."""

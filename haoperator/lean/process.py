@@ -27,11 +27,11 @@ def command(module: str, arguments: Sequence[str], *, packages: bool = False) ->
     return [_INTERPRETER, isolation, _LAUNCH, module, *arguments]
 
 
-def become(module: str, arguments: Sequence[str]) -> NoReturn:
+def become(module: str, arguments: Sequence[str], *, packages: bool = False) -> NoReturn:
     """Replace this process by `module.main(arguments)`. The environment stays as it is."""
     sys.stdout.flush()
     sys.stderr.flush()
-    argv = command(module, arguments)
+    argv = command(module, arguments, packages=packages)
     os.execv(argv[0], argv)
 
 

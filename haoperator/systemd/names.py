@@ -21,6 +21,7 @@ PROMOTE = "ha-promote.service"
 OPERATOR = "haoperator.service"
 HEARTBEAT = "ha-heartbeat.service"
 REPLICATOR = "ha-replicator.service"
+GUARD = "ha-guard.service"
 CONFIG_ERROR = "ha-config-error.service"
 DAEMONS = (HEARTBEAT, REPLICATOR, OPERATOR)
 

@@ -14,7 +14,12 @@ from pathlib import Path, PurePath
 
 from haoperator.lean.configuration import EXIT_MISCONFIGURED
 from haoperator.systemd import names
-from tomlconfig import App, Checker, Config, Replicate, Seconds
+from tomlconfig import App, AppKind, Checker, Config, ReadyKind, Replicate, Seconds
+
+START_MARGIN_SECONDS = 60.0
+"""For waiting for dockerd, and for making a container."""
+STOP_MARGIN_SECONDS = 20.0
+"""For a dockerd that is slow or stuck, and for a kill (haoperator.apps.waiter)."""
 
 _ERRORS_SHOWN = 50
 
@@ -50,6 +55,10 @@ def for_config(config: Config, claimed: Collection[PurePath] = ()) -> Generated:
         unit = names.app(app.name)
         files[_drop_in(unit)] = app_drop_in(app, config)
         links[_wanted(names.PRIMARY, unit)] = _packaged(unit)
+        if app.kind is AppKind.UNIT:
+            files[_drop_in(app.target)] = unit_drop_in(app, config)
+    if any(app.kind.is_docker for app in config.apps):
+        links[_wanted(names.CLUSTER, names.GUARD)] = _packaged(names.GUARD)
     for checker in config.checkers:
         unit = names.checker(checker.name)
         files[_drop_in(unit)] = checker_drop_in(checker, config)
@@ -141,18 +150,45 @@ def gate_drop_in(mounts: str, source: Path) -> str:
 
 
 def app_drop_in(app: App, config: Config) -> str:
-    """When an application starts, and how often it may start again.
+    """When an application starts, how long it may take, and how often it may start again.
 
-    The first start counts in systemd's limit, hence one more than `max_restarts`.
+    The first start counts in systemd's limit, hence one more than `max_restarts`. systemd's
+    own time limits are behind those of `ha-app`, which says what it waited for.
     """
     before = [names.vip(vip.name) for vip in config.vips]
     before += [names.app(name) for name in app.after]
+    # A unit stops by itself when the gate closes: not before what comes after it.
+    before += [a.target for a in config.apps if a.name in app.after and a.kind is AppKind.UNIT]
     unit = [f"After={' '.join(before)}"] if before else []
+    if app.kind.is_docker:
+        # Ordered and wanted, not required: a restart of dockerd is no failure of the application.
+        unit.append("Wants=docker.service")
+        unit.append("After=docker.service docker.socket containerd.service")
     if config.replicate:
         paths = " ".join(_quoted(str(directory.path)) for directory in config.replicate)
         unit.append(f"RequiresMountsFor={paths}")
     unit.append(f"StartLimitIntervalSec={_seconds(app.restart_window)}")
     unit.append(f"StartLimitBurst={app.max_restarts + 1}")
+    service = [
+        f"TimeoutStartSec={_seconds(app.start_timeout + app.stop_timeout + START_MARGIN_SECONDS)}",
+        f"TimeoutStopSec={_seconds(app.stop_timeout + STOP_MARGIN_SECONDS)}",
+    ]
+    if app.kind is AppKind.EXEC:
+        # It is the application itself that runs here.
+        service += ["OOMScoreAdjust=0", "UMask=0022"]
+        if app.ready is not None and app.ready.kind is ReadyKind.NOTIFY:
+            service.append("NotifyAccess=all")
+    return _file(config.source, {"Unit": unit, "Service": service})
+
+
+def unit_drop_in(app: App, config: Config) -> str:
+    """A unit that is an application starts behind the open gate only, whoever starts it, and
+    stops before the gate closes."""
+    before = [names.PROMOTE, *(names.vip(vip.name) for vip in config.vips)]
+    unit = [f"Requisite={names.PROMOTE}", f"After={' '.join(before)}"]
+    if config.replicate:
+        paths = " ".join(_quoted(str(directory.path)) for directory in config.replicate)
+        unit.append(f"RequiresMountsFor={paths}")
     return _file(config.source, {"Unit": unit})
 
 

@@ -29,6 +29,8 @@ class Container:
         self.process: subprocess.Popen[bytes] | None = None
         self.status = "created"
         self.health: str | None = None
+        self.out_of_memory = False
+        self.words = b"\x01\0\0\0\0\0\0\x0blast words"
         self.policy = config.get("HostConfig", {}).get("RestartPolicy", {}).get("Name", "no")
 
     def start(self) -> None:
@@ -61,7 +63,8 @@ class Container:
         running = self.status == "running"
         pid = self.process.pid if self.process and running else 0
         state: dict[str, Any] = {"Status": self.status, "Running": running, "Pid": pid}
-        state |= {"ExitCode": self.exit_code, "OOMKilled": False, "Error": ""}
+        state |= {"ExitCode": self.exit_code, "OOMKilled": self.out_of_memory, "Error": ""}
+        state["StartedAt"] = "2023-06-10T00:00:00.25Z"
         if self.health:
             state["Health"] = {"Status": self.health, "Log": [{"Output": "no bread left"}]}
         return {
@@ -69,9 +72,29 @@ class Container:
             "Name": f"/{self.name}",
             "Image": self.image,
             "State": state,
-            "Config": {"Labels": self.config.get("Labels") or {}},
+            "Config": {"Labels": self.labels},
             "HostConfig": {"RestartPolicy": {"Name": self.policy}},
+            "Mounts": self.mounts,
         }
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return dict(self.config.get("Labels") or {})
+
+    @property
+    def mounts(self) -> list[dict[str, Any]]:
+        """Of paths of the node, as `docker inspect` shows them."""
+        binds = (bind.split(":") for bind in self.config.get("HostConfig", {}).get("Binds") or [])
+        return [
+            {"Type": "bind", "Source": source, "Destination": target, "RW": "ro" not in mode}
+            for source, target, *mode in binds
+        ]
+
+    def listed(self) -> dict[str, Any]:
+        """As in the list of all containers."""
+        self.look()
+        names = [f"/{self.name}"]
+        return {"Id": self.id, "Names": names, "Labels": self.labels, "State": self.status}
 
 
 class Engine:
@@ -83,10 +106,25 @@ class Engine:
         self.requests: list[str] = []
         self.stuck = False
         self.health: str | None = None
+        self.events: list[tuple[float, str, Container]] = []
+        self.changed = threading.Condition()
+        self.away = False
+        """Streams of events end, as they do when dockerd stops."""
 
     def find(self, key: str) -> Container | None:
         named = (c for c in self.containers.values() if key in (c.name, c.id))
         return next(named, None)
+
+    def say(self, action: str, container: Container) -> None:
+        """An event, for whoever listens and for those who ask from now on."""
+        with self.changed:
+            self.events.append((time.time(), action, container))
+            self.changed.notify_all()
+
+    def hang_up(self) -> None:
+        with self.changed:
+            self.away = True
+            self.changed.notify_all()
 
     def end(self) -> None:
         for container in self.containers.values():
@@ -140,6 +178,10 @@ class Handler(BaseHTTPRequestHandler):
                 found = engine.images.get(name)
                 missing = {"message": f"No such image: {name}"}
                 self._answer(200 if found else 404, {"Id": found} if found else missing)
+            case "GET", ["events"]:
+                self._stream(engine, float(query["since"][0]), json.loads(query["filters"][0]))
+            case "GET", ["containers", "json"]:
+                self._answer(200, [each.listed() for each in engine.containers.values()])
             case "POST", ["containers", "create"]:
                 name = query["name"][0]
                 made = Container(name, body or {}, engine.images[(body or {})["Image"]])
@@ -155,6 +197,25 @@ class Handler(BaseHTTPRequestHandler):
             case _:
                 self._answer(404, {"message": "page not found"})
 
+    def _stream(self, engine: Engine, since: float, filters: dict[str, list[str]]) -> None:
+        """Of events, until dockerd goes or whoever asked."""
+        self.close_connection = True
+        if engine.away:
+            return
+        self.send_response(200)
+        self.end_headers()
+        seen = 0
+        while not engine.away:
+            with engine.changed:
+                engine.changed.wait(0.2)
+                new, seen = engine.events[seen:], len(engine.events)
+            for at, action, container in new:
+                wanted = any(action.startswith(event) for event in filters["event"])
+                wanted &= container.id in filters.get("container", [container.id])
+                if at >= since and wanted:
+                    event = {"Type": "container", "Action": action, "id": container.id}
+                    self.wfile.write(json.dumps(event).encode() + b"\n")
+
     def _container(
         self,
         engine: Engine,
@@ -168,9 +229,10 @@ class Handler(BaseHTTPRequestHandler):
             case "GET", ["json"]:
                 self._answer(200, container.inspect())
             case "GET", ["logs"]:
-                self._answer(200, b"\x01\0\0\0\0\0\0\x0blast words")
+                self._answer(200, container.words)
             case "POST", ["start"]:
                 container.start()
+                engine.say("start", container)
                 self._answer(204)
             case "POST", ["stop"]:
                 container.stop(float(query.get("t", ["10"])[0]))
@@ -207,6 +269,7 @@ class Server(socketserver.ThreadingUnixStreamServer):
 
     def end(self) -> None:
         self.engine.stuck = False
+        self.engine.hang_up()
         self.shutdown()
         self.thread.join()
         self.server_close()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import time
@@ -41,6 +42,45 @@ image = "web:1"
 command = ["/bin/sh", "-c", "exit 3"]
 [app.old]
 container = "byhand"
+[app.port]
+image = "web:1"
+ready = "tcp:127.0.0.1:7777"
+start_timeout = "1s"
+[app.log]
+image = "web:1"
+ready = "log:^last w"
+[app.silent]
+image = "web:1"
+ready = "log:never said"
+start_timeout = "1s"
+[app.unprobed]
+image = "web:1"
+ready = "health"
+[app.writes]
+image = "web:1"
+volumes = ["/srv:/data", "/usr:/usr:ro", "/run:/run"]
+[app.stays]
+exec = "/bin/sleep 1000"
+environment = { A = "b" }
+[app.obeys]
+exec = "/bin/sleep 1001"
+exec_stop = "/bin/sh -c 'touch /run/stopped; kill $(cat /run/pid)'"
+stop_timeout = "1s"
+[app.ignores]
+exec = "/bin/sleep 1003"
+exec_stop = "/bin/true"
+stop_timeout = "1s"
+[app.ends]
+exec = "/bin/sh -c 'exit 3'"
+[app.asked]
+exec = "/bin/touch /run/asked"
+exec_status = "/bin/test -e /run/asked"
+exec_stop = "/bin/rm /run/asked"
+[app.notifies]
+exec = "/bin/sleep 1002"
+ready = "notify"
+[app.nowhere]
+exec = "/no/such/program"
 """
 
 
@@ -77,6 +117,11 @@ def place(tmp_path: Path) -> Iterator[Place]:
         server.end()
 
 
+def children(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(word) for word in text.split()]
+
+
 def running(container: Container) -> bool:
     return container.inspect()["State"]["Running"] is True
 
@@ -87,7 +132,8 @@ def test_unit_is_ready_when_the_container_runs_and_stops_it_on_sigterm(place: Pl
         line = Path(f"/proc/{process.pid}/cmdline")
         until(lambda: b"haoperator.apps.waiter" in line.read_bytes(), "no waiter")
         place.host.manager.hear("WATCHDOG=1")
-        assert resident_kib(process.pid) < 14 * 1024
+        until(lambda: "GET /events" in place.engine.requests, "no events")
+        assert resident_kib(process.pid) < 15 * 1024
         process.terminate()
         code, errors = ended(process)
         assert code == 0, errors
@@ -105,6 +151,146 @@ def test_death_of_the_container_fails_the_unit_at_once(place: Place) -> None:
         assert time.monotonic() - died < 1.0
         assert code == 1
         assert "last words" in errors
+
+
+def test_memory_that_ran_out_is_named(place: Place) -> None:
+    with place.serving("web") as (process, container):
+        assert container.process is not None
+        container.out_of_memory = True
+        container.process.kill()
+        place.host.manager.hear("STATUS=the container was killed because it was out of memory")
+        assert ended(process)[0] == 1
+
+
+def test_container_that_becomes_unhealthy_later_fails_the_unit_at_once(place: Place) -> None:
+    place.engine.health = "healthy"
+    with place.serving("web") as (process, container):
+        until(lambda: "GET /events" in place.engine.requests, "no events")
+        place.engine.say("health_status: unhealthy", container)  # an old one: it is well now
+        place.engine.say("health_status: healthy", container)
+        container.health = "unhealthy"
+        place.engine.say("health_status: unhealthy", container)
+        said = time.monotonic()
+        place.host.manager.hear("STATUS=the container is unhealthy: no bread left")
+        assert ended(process)[0] == 1
+        assert time.monotonic() - said < 1.0
+        with place.app("--stop", "web", EXIT_CODE="exited", EXIT_STATUS="1") as stopper:
+            assert ended(stopper) == (0, "")
+        assert not running(container)
+
+
+def test_dockerd_that_goes_is_no_failure_and_what_it_did_not_tell_is_asked(place: Place) -> None:
+    place.engine.health = "healthy"
+    with place.serving("web") as (process, container):
+        until(lambda: "GET /events" in place.engine.requests, "no events")
+        place.engine.hang_up()
+        place.host.manager.hear("STATUS=container ha-web runs; dockerd does not run or not answer")
+        assert process.poll() is None
+        assert running(container)
+        container.health = "unhealthy"
+        place.engine.away = False
+        place.host.manager.hear("STATUS=the container is unhealthy")
+        assert ended(process)[0] == 1
+
+
+def test_ready_by_a_port(place: Place) -> None:
+    with place.app("port") as process:
+        code, errors = ended(process)
+        assert (code, "not ready within 1 s, waiting for tcp:127.0.0.1:7777" in errors) == (1, True)
+    listen = "import socket, time; s = socket.create_server(('127.0.0.1', 7777)); time.sleep(60)"
+    with subprocess.Popen(place.host.command("python3", "-c", listen)) as server:
+        with place.serving("port"):
+            pass
+        server.kill()
+
+
+def test_ready_by_a_line_of_its_log(place: Place) -> None:
+    with place.serving("log"):
+        pass
+    with place.app("silent") as process:
+        assert ended(process)[0] == 1
+    with place.app("unprobed") as process:
+        code, errors = ended(process)
+        assert (code, "has no health check" in errors) == (78, True)
+
+
+def test_what_is_written_and_not_replicated_is_pointed_out(place: Place) -> None:
+    with place.serving("writes") as (process, _):
+        process.terminate()
+        _, errors = ended(process)
+    assert "may write to directory /srv at /data, which is not replicated" in errors
+    assert errors.count("not replicated") == 1
+
+
+def test_command_is_the_application_as_long_as_it_runs(place: Place) -> None:
+    with place.app("stays") as process:
+        place.host.manager.hear("READY=1")
+        (child,) = children(process.pid)
+        environment = Path(f"/proc/{child}/environ").read_bytes()
+        assert b"A=b" in environment
+        assert b"NOTIFY_SOCKET" not in environment
+        assert resident_kib(process.pid) < 15 * 1024
+        process.terminate()
+        assert ended(process)[0] == 0
+        assert not Path(f"/proc/{child}").exists()
+
+
+def test_command_that_ends_fails_the_unit(place: Place) -> None:
+    with place.app("stays") as process:
+        place.host.manager.hear("READY=1")
+        (child,) = children(process.pid)
+        os.kill(child, signal.SIGKILL)
+        place.host.manager.hear("STATUS=it was killed by signal 9")
+        assert ended(process)[0] == 1
+    for name, words in (("ends", "exit code 3"), ("nowhere", "No such file")):
+        with place.app(name) as process:
+            code, errors = ended(process)
+            assert (code, words in errors) == (1, True), errors
+
+
+def test_command_that_stops_it_goes_before_the_signal(place: Place) -> None:
+    with place.app("obeys") as process:
+        place.host.manager.hear("READY=1")
+        (child,) = children(process.pid)
+        place.host.run("sh", "-c", f"echo {child} >/run/pid")
+        process.terminate()
+        assert ended(process)[0] == 0
+        place.host.run("test", "-e", "/run/stopped")
+    place.host.manager.forget()
+    with place.app("ignores") as process:
+        place.host.manager.hear("READY=1")
+        process.terminate()
+        code, errors = ended(process)
+        assert (code, "was killed" in errors) == (0, True)
+
+
+def test_commands_start_tell_and_stop(place: Place) -> None:
+    with place.app("asked") as process:
+        place.host.manager.hear("READY=1")
+        place.host.run("test", "-e", "/run/asked")
+        process.terminate()
+        assert ended(process)[0] == 0
+    place.host.run("sh", "-c", "! test -e /run/asked")
+    with place.app("asked") as process:
+        place.host.manager.forget()
+        place.host.manager.hear("READY=1")
+        place.host.run("rm", "/run/asked")
+        place.host.manager.hear("STATUS=its status: /bin/test ended with exit code 1")
+        assert ended(process)[0] == 1
+
+
+def test_command_that_notifies_is_not_spoken_for(place: Place) -> None:
+    with place.app("notifies") as process:
+        until(lambda: len(children(process.pid)) == 1, "no child")
+        (child,) = children(process.pid)
+        until(
+            lambda: b"NOTIFY_SOCKET" in Path(f"/proc/{child}/environ").read_bytes(),
+            "it cannot notify",
+        )
+        process.terminate()
+        assert ended(process)[0] == 0
+    place.host.manager.hear("STOPPING=1")
+    assert not any("READY" in text for _, text in place.host.manager.said)
 
 
 def test_container_that_fits_is_used_again_and_one_that_does_not_is_made_anew(

@@ -95,6 +95,43 @@ def test_application_starts_after_vips_and_those_before_it() -> None:
     assert "StartLimitIntervalSec=5400s\nStartLimitBurst=6\n" in drop_in
 
 
+def test_application_has_its_time_and_dockerd_where_it_needs_one() -> None:
+    text = (
+        CONFIG
+        + """
+[app.unit]
+unit = "shop.service"
+start_timeout = "30s"
+stop_timeout = "20s"
+[app.exec]
+exec = "/bin/shop"
+ready = "notify"
+after = ["unit"]
+"""
+    )
+    files = generated(text).files
+    docker = files["ha-app@db.service.d/50-haoperator.conf"]
+    assert "Wants=docker.service\nAfter=docker.service docker.socket containerd" in docker
+    assert "TimeoutStartSec=370s\nTimeoutStopSec=30s\n" in docker
+    unit = files["ha-app@unit.service.d/50-haoperator.conf"]
+    assert "docker" not in unit
+    assert "TimeoutStartSec=110s\nTimeoutStopSec=40s\n" in unit
+    command = files["ha-app@exec.service.d/50-haoperator.conf"]
+    assert "After=ha-vip@front.service ha-app@unit.service shop.service\n" in command
+    assert command.endswith("OOMScoreAdjust=0\nUMask=0022\nNotifyAccess=all\n")
+    assert files["shop.service.d/50-haoperator.conf"].startswith(
+        f"{HEAD}[Unit]\nRequisite=ha-promote.service\n"
+        "After=ha-promote.service ha-vip@front.service\nRequiresMountsFor="
+    )
+
+
+def test_without_containers_there_is_no_guard() -> None:
+    text = CONFIG.replace('container = "db"', 'unit = "db.service"').replace(
+        'image = "web"', 'exec = "/bin/web"'
+    )
+    assert "ha-cluster.target.wants/ha-guard.service" not in generated(text).links
+
+
 def test_checker_has_the_watchdog_of_its_promise() -> None:
     assert generated().files["ha-checker@front-page.service.d/50-haoperator.conf"] == (
         HEAD
@@ -112,7 +149,10 @@ RestartSec=500ms
 def test_links_pull_in_daemons_mounts_and_what_the_primary_runs() -> None:
     assert generated().links == {
         f"ha-cluster.target.wants/{unit}": f"/lib/systemd/system/{unit}"
-        for unit in ("ha-heartbeat.service", "ha-replicator.service", "haoperator.service")
+        for unit in (
+            *("ha-heartbeat.service", "ha-replicator.service", "haoperator.service"),
+            "ha-guard.service",
+        )
     } | {
         f"ha-cluster.target.wants/{unit}": f"../{unit}"
         for unit in ("srv-shop-data.mount", r"srv-a\x20\x22b\x5cc\x2d100\x25.mount")
