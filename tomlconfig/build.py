@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from tomlconfig.docker_volumes import directory_of
 from tomlconfig.document import Document, Section
 from tomlconfig.model import (
     App,
@@ -74,10 +75,12 @@ def _vip(section: Section) -> Vip:
 
 
 def _replicate(section: Section) -> Replicate:
+    volume = section.get("docker_volume", str)
     return Replicate(
         name=section.name,
-        path=Path(section.need("path", str)),
+        path=Path(directory_of(volume) if volume else section.need("path", str)),
         durability=Durability(section.need("durability", str)),
+        docker_volume=volume,
     )
 
 

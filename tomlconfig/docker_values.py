@@ -18,6 +18,7 @@ _USER = re.compile(rf"{_WORD}(?::{_WORD})?")
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)(?!-)[A-Za-z0-9-]{1,63}(?:\.(?!-)[A-Za-z0-9-]{1,63})*")
 _GPUS = re.compile(r"all|[1-9]\d{0,3}|device=[A-Za-z0-9-]+(?:,[A-Za-z0-9-]+)*", re.ASCII)
 _DEVICE = re.compile(r"/[^:]+(?::/[^:]+(?::[rwm]{1,3})?)?")
+_VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{1,127}")
 _TMPFS = re.compile(r"/[^:]*(?::[a-z0-9=,%_]+)?")
 _CAPABILITY = re.compile(r"(?:CAP_)?([A-Z][A-Z0-9_]+)")
 _LIMIT = re.compile(r"(-1|\d{1,19})(?::(-1|\d{1,19}))?", re.ASCII)
@@ -190,6 +191,9 @@ GPUS = Type(
 )
 CPUS = Type("number", "a number, such as 1.5", _cpus)
 CAPABILITY = Type("capability", 'a capability of Linux, such as "NET_ADMIN"', _capability)
+VOLUME_NAME = Type(
+    "volume", 'the name of a Docker volume, such as "pgdata"', _matching(_VOLUME_NAME)
+)
 DEVICE = Type(
     "device",
     'a device as Docker writes it, such as "/dev/ttyUSB0" or "/dev/a:/dev/b:rw"',

@@ -96,11 +96,13 @@ class Vip:
 
 @dataclass(frozen=True, slots=True)
 class Replicate:
-    """One replicated directory; `path` is absolute and normalised."""
+    """One replicated directory; `path` is absolute and normalised. That of a volume is where
+    this node's Docker keeps it."""
 
     name: str
     path: Path
     durability: Durability = Durability.WRITE
+    docker_volume: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

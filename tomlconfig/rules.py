@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from pathlib import PurePosixPath
 
+from tomlconfig.docker_volumes import directory_of
 from tomlconfig.document import Document, Section
 from tomlconfig.hints import nearest_word, one_of
 from tomlconfig.model import Ready, ReadyKind
@@ -103,10 +104,13 @@ def _vips(document: Document) -> None:
 def _directories(document: Document) -> None:
     seen: list[tuple[PurePosixPath, str]] = []
     for section in document.all("replicate"):
-        text = section.get("path", str)
+        text, volume = section.get("path", str), section.get("docker_volume", str)
+        if volume is not None:
+            text = directory_of(volume)
         if text is None:
             continue
-        path, place = PurePosixPath(text), (*section.path, "path")
+        key = "path" if volume is None else "docker_volume"
+        path, place = PurePosixPath(text), (*section.path, key)
         if text == "/":
             document.report(place, "the root directory cannot be replicated")
             continue

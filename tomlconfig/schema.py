@@ -129,7 +129,12 @@ _REPLICATE = Table(
             default="write",
             choices=("write", "fsync"),
         ),
-        later("docker_volume", "a named Docker volume instead of a path"),
+        Key(
+            "docker_volume",
+            docker.VOLUME_NAME,
+            "a named volume of Docker's driver `local` instead of a path; `docker volume create` "
+            "made it, on both nodes",
+        ),
         later("exclude", "patterns of names that are not replicated", "ignore"),
         later("include", "patterns of names that are replicated, all others are not"),
     ),

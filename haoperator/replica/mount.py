@@ -45,6 +45,12 @@ def mount_over(name: str, path: str, options: str = "") -> tuple[int, int]:
     flags = _MS_NOATIME | sum(_FLAGS.get(option, 0) for option in options.split(","))
     try:
         root_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError as err:
+        *_, above, volume, last = ("", "", *path.split("/"))
+        made_by = (
+            f"; docker volume create {volume}" if (above, last) == ("volumes", "_data") else ""
+        )
+        raise MountError(f"{path} does not exist{made_by}") from err
     except OSError as err:
         raise MountError(f"{path}: {err.strerror}") from err
     fuse_fd = -1

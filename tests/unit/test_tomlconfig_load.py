@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import tomlconfig
-from tomlconfig import AppKind, CheckerKind, OnFailure, schema
+from tomlconfig import AppKind, CheckerKind, OnFailure, Ready, ReadyKind, docker_volumes, schema
 from tomlconfig.model import App, Checker, Healthcheck, Timing
 from tomlconfig.reference import render_reference
 
@@ -90,6 +90,61 @@ def test_macros_reach_every_string_and_may_use_earlier_ones() -> None:
     assert config.replicate[0].path == Path("/srv/shop/data/x")
     assert config.apps[0].volumes == ("/srv/shop:/d",)
     assert config.apps[0].environment == {"WHERE": "/srv/shop", "RAW": "${DATA} $5"}
+
+
+def test_volume_is_where_docker_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = tmp_path / "daemon.json"
+    monkeypatch.setattr(docker_volumes, "DAEMON_JSON", settings)
+    text = BASE + '[replicate.d]\ndocker_volume = "pgdata"\n'
+    for said, root in (
+        (None, "/var/lib/docker"),
+        ('{"data-root": "/srv//docker/"}', "/srv/docker"),
+        ('{"data-root": 3}', "/var/lib/docker"),
+        ("[", "/var/lib/docker"),
+    ):
+        if said is not None:
+            settings.write_text(said)
+        (directory,) = parse(text).replicate
+        assert directory.path == Path(f"{root}/volumes/pgdata/_data")
+        assert directory.docker_volume == "pgdata"
+
+
+def test_kinds_of_applications_and_what_they_are_ready_by() -> None:
+    text = """
+[app.a]
+compose = "/srv/shop/./compose.yaml"
+profiles = ["web"]
+env_files = ["/srv/shop/.env"]
+[app.b]
+unit = "shop@one.service"
+ready = "tcp:[::1]:80"
+[app.c]
+exec = "/bin/shop --all"
+exec_stop = "/bin/shop stop"
+exec_status = "/bin/shop status"
+environment = { LANG = "C" }
+[app.d]
+image = "d"
+ready = "log:^ready: (yes|true)$"
+start_timeout = "1m"
+stop_timeout = "1.5s"
+"""
+    a, b, c, d = parse(BASE + text).apps
+    assert (a.kind, a.target) == (AppKind.COMPOSE, "/srv/shop/compose.yaml")
+    assert (a.profiles, a.env_files, a.ready) == (("web",), ("/srv/shop/.env",), None)
+    assert (b.kind, b.target, b.ready) == (
+        AppKind.UNIT,
+        "shop@one.service",
+        Ready(ReadyKind.TCP, "[::1]:80"),
+    )
+    assert (c.kind, c.exec_stop, c.exec_status) == (
+        AppKind.EXEC,
+        "/bin/shop stop",
+        "/bin/shop status",
+    )
+    assert c.environment == {"LANG": "C"}
+    assert str(d.ready) == "log:^ready: (yes|true)$"
+    assert (d.start_timeout, d.stop_timeout) == (60.0, 1.5)
 
 
 def test_options_of_a_container_mean_what_docker_means() -> None:
