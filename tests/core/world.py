@@ -489,7 +489,7 @@ class World:
             if node.core is not None and node.core.maintenance.on:
                 self.tell(node, on.MaintenanceCommanded(False))
 
-    def calm(self, rounds: int = 40) -> bool:
+    def calm(self, rounds: int = 100) -> bool:
         """No more faults: everything that can happen does, in turn, until the pair settles."""
         self.heal()
         for _ in range(rounds):
