@@ -67,7 +67,10 @@ def step(state: State, event: on.Event, now: Seconds) -> Step:
 def status_of(state: State) -> Status:
     """What this node publishes of itself."""
     peer = state.peer_heard
+    # Not while a generation is being begun: `next_generation` is the one after it already, and
+    # an answer to that would be at hand before the next loss of the stream.
     held = state.phase is Phase.PRIMARY and state.held_for >= HELD_PATIENCE_SECONDS
+    held = held and not state.pending
     asks = state.phase is Phase.PROMOTING and not state.forced and peer is not None
     return Status(
         node=state.policy.me,

@@ -240,7 +240,7 @@ def peer_cannot_take_over(state: State) -> str:
     if state.record.peer_outdated:
         return f"{name} was left behind already"
     if state.contact is Contact.HEARD and state.peer is not None:
-        if state.peer.outdated_for == state.next_generation:
+        if state.peer.outdated_for == state.next_generation and not state.peer.record.current:
             return f"{name} marked itself outdated"
         if state.peer.phase is Phase.LEAVING and not state.peer.record.current:
             return f"{name} left the cluster"

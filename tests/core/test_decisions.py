@@ -11,7 +11,14 @@ from haoperator.core import effects as do
 from haoperator.core import events as on
 from haoperator.core.explain import explain
 from haoperator.core.record import DataRecord
-from haoperator.core.state import SWAP_BACK_SECONDS, Policy, Shown, State, shown
+from haoperator.core.state import (
+    HELD_PATIENCE_SECONDS,
+    SWAP_BACK_SECONDS,
+    Policy,
+    Shown,
+    State,
+    shown,
+)
 from haoperator.core.status import Maintenance, Phase, Role, Status, Stream
 from haoperator.core.step import step
 
@@ -20,6 +27,7 @@ DETECT = 2.0
 GENERATION = "1" * 16
 PRIMARYS = DataRecord(GENERATION, up_to_date=True, last_primary=True)
 STANDBYS = replace(PRIMARYS, last_primary=False)
+OUTDATED = replace(STANDBYS, up_to_date=False)
 
 
 class Node:
@@ -48,8 +56,13 @@ class Node:
 
 
 def heard(phase: Phase, stream: Stream = Stream.SYNCED, **said: object) -> on.PeerHeard:
-    record = PRIMARYS if phase is Phase.PRIMARY else STANDBYS
-    return on.PeerHeard(Status(PEER, phase, record, stream, **said))  # type: ignore[arg-type]
+    said.setdefault("record", PRIMARYS if phase is Phase.PRIMARY else STANDBYS)
+    return on.PeerHeard(Status(PEER, phase, stream=stream, **said))  # type: ignore[arg-type]
+
+
+def marked_outdated(generation: str) -> on.PeerHeard:
+    """The answer of a standby to a primary that is about to begin `generation`."""
+    return heard(Phase.WAITING, Stream.DISCONNECTED, record=OUTDATED, outdated_for=generation)
 
 
 def standby(**policy: object) -> Node:
@@ -173,8 +186,28 @@ def test_isolated_primary_lets_go_of_what_waits_to_write_while_its_applications_
 def test_primary_whose_peer_marked_itself_outdated_needs_no_arbiter() -> None:
     node = primary(arbiter=True)
     node.on(on.ReplicaChanged(Role.PRIMARY, Stream.HELD, PRIMARYS, heard=node.now))
-    answer = heard(Phase.WAITING, Stream.DISCONNECTED, outdated_for=node.state.next_generation)
+    answer = marked_outdated(node.state.next_generation)
     assert [type(each) for each in node.on(answer).wants()] == [do.ContinueAlone]
+
+
+def test_answer_of_an_outdated_standby_is_good_for_one_loss_of_the_stream() -> None:
+    """What the standby is asked while a generation is being begun would answer the next loss
+    before it happens, and the primary would go on beside a standby that may take over."""
+    node = primary()
+    asked = []
+    for _ in range(2):
+        held = on.ReplicaChanged(Role.PRIMARY, Stream.HELD, PRIMARYS, heard=node.now)
+        node.on(held).on(on.TimePassed(), after=2 * HELD_PATIENCE_SECONDS)
+        assert node.wants() == [], "the standby has not answered yet"
+        assert node.state.published
+        asked.append(node.state.published.asks_outdate)
+        node.on(marked_outdated(asked[-1]))
+        assert node.wants() == [do.ContinueAlone(asked[-1])]
+        assert node.state.published.asks_outdate == ""
+        node.on(on.ReplicaChanged(Role.PRIMARY, Stream.ALONE, PRIMARYS), on.ReplicaDone())
+        in_step = on.ReplicaChanged(Role.PRIMARY, Stream.SYNCED, PRIMARYS)
+        node.on(in_step, heard(Phase.SECOND, outdated_for=asked[-1], promotable=True))
+    assert asked[0] != asked[1]
 
 
 def test_claim_is_given_back_when_both_are_in_step_again() -> None:
