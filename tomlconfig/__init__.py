@@ -9,6 +9,7 @@ from tomlconfig.errors import ConfigError, Problem
 from tomlconfig.model import (
     App,
     AppKind,
+    Arbiter,
     Checker,
     CheckerKind,
     Cluster,
@@ -32,6 +33,7 @@ from tomlconfig.reader import load, parse
 __all__ = [
     "App",
     "AppKind",
+    "Arbiter",
     "Checker",
     "CheckerKind",
     "Cluster",

@@ -14,6 +14,7 @@ from tomlconfig.document import Document, Section
 from tomlconfig.model import (
     App,
     AppKind,
+    Arbiter,
     Checker,
     CheckerKind,
     Cluster,
@@ -46,6 +47,7 @@ def config(document: Document, digest: str) -> Config:
         apps=tuple(map(_app, document.all("app"))),
         checkers=tuple(map(_checker, document.all("checker"))),
         witness=_witness(document.one("witness")),
+        arbiter=_arbiter(document.one("arbiter")),
     )
 
 
@@ -135,6 +137,11 @@ def _checker(section: Section) -> Checker:
 def _witness(section: Section) -> Witness | None:
     addresses = section.texts("ping")
     return Witness(ping=addresses) if addresses else None
+
+
+def _arbiter(section: Section) -> Arbiter | None:
+    urls = section.texts("etcd")
+    return Arbiter(etcd=urls) if urls else None
 
 
 def _chosen(section: Section) -> str:

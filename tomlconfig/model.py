@@ -204,6 +204,13 @@ class Witness:
 
 
 @dataclass(frozen=True, slots=True)
+class Arbiter:
+    """The members of one etcd cluster, by their URLs; asked in this order."""
+
+    etcd: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole file. `digest` identifies its text, so that nodes can compare theirs."""
 
@@ -218,6 +225,7 @@ class Config:
     apps: tuple[App, ...] = ()
     checkers: tuple[Checker, ...] = ()
     witness: Witness | None = None
+    arbiter: Arbiter | None = None
 
     def peer_of(self, node: str) -> str:
         """The name of the other node. Raises ValueError if `node` is not in the cluster."""

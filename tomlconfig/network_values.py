@@ -62,6 +62,40 @@ def _url(value: object) -> str:
     return text
 
 
+def host_of(target: str) -> str:
+    """The host in a URL or in host:port."""
+    from urllib.parse import urlsplit
+
+    return str(urlsplit(target if "//" in target else f"//{target}").hostname)
+
+
+def _address_url(value: object) -> str:
+    from urllib.parse import urlsplit
+
+    text = _url(value)
+    url = urlsplit(text)
+    if url.scheme != "http":
+        raise Wrong("https is not supported here")
+    if url.username is not None or url.query or url.fragment:
+        raise Wrong("expected nothing but an address, a port and a path")
+    _only_address(host_of(text))
+    return text
+
+
+def _address_port(value: object) -> str:
+    text = _host_port(value)
+    _only_address(host_of(text))
+    return text
+
+
+def _only_address(host: str) -> None:
+    try:
+        _address(host)
+    except Wrong:
+        hint = "write its IP address: names are not looked up when the network may be broken"
+        raise Wrong(f"{host} is not an IP address", hint) from None
+
+
 def _host_port(value: object) -> str:
     match = re.fullmatch(
         r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):(\d{1,5})", text_of(value), re.ASCII
@@ -78,3 +112,5 @@ PREFIXED_ADDRESS = Type(
 INTERFACE = Type("network interface", 'the name of a network interface, such as "eth0"', _interface)
 URL = Type("URL", 'a URL, such as "http://127.0.0.1:8080/health"', _url)
 HOST_PORT = Type("host:port", 'a host and a port, such as "127.0.0.1:6379"', _host_port)
+ADDRESS_URL = Type("URL with an address", 'a URL, such as "http://10.0.0.9:2379"', _address_url)
+ADDRESS_PORT = Type("address:port", 'an address and a port, such as "10.0.0.9:22"', _address_port)

@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from tomlconfig.docker_volumes import directory_of
 from tomlconfig.document import Document, Section
 from tomlconfig.hints import nearest_word, one_of
+from tomlconfig.network_values import host_of
 from tomlconfig.model import Ready, ReadyKind
 
 # What the cluster and the system themselves need: neither in them nor around them.
@@ -261,6 +262,19 @@ def _witness(document: Document) -> None:
             document.report(("witness", "ping", index), message, hint)
 
 
+def _arbiter(document: Document) -> None:
+    vips = {
+        str(vip.values["address"]).partition("/")[0]
+        for vip in document.all("vip")
+        if "address" in vip.values
+    }
+    for index, url in enumerate(document.one("arbiter").texts("etcd")):
+        if (host := host_of(url)) in vips:
+            message = f"expected no virtual IP, got {host}, which is where the primary is"
+            hint = "name the members of the store by their own addresses"
+            document.report(("arbiter", "etcd", index), message, hint)
+
+
 def _known(
     document: Document,
     path: tuple[str | int, ...],
@@ -283,4 +297,5 @@ _RULES: tuple[Callable[[Document], None], ...] = (
     _apps,
     _checkers,
     _witness,
+    _arbiter,
 )

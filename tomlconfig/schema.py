@@ -426,9 +426,16 @@ _WITNESS = Table(
 
 _ARBITER = Table(
     "arbiter",
-    "A store that the site runs already, whose lease decides who may write alone.",
-    keys=(later("etcd", "URLs of the etcd cluster"), later("ttl", "how long a lease lasts")),
-    supported=False,
+    "A store that the site runs already. With it, a node goes on alone only as the heir of the "
+    "data that it names, and of that there is one.",
+    keys=(
+        Key(
+            "etcd",
+            v.list_of(net.ADDRESS_URL, may_be_empty=False),
+            "client URLs of the members of one etcd cluster, version 3.4 or newer",
+            required=True,
+        ),
+    ),
 )
 
 _SPLITBRAIN = Table(

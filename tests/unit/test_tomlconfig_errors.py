@@ -45,7 +45,27 @@ ROWS = [
     ('[timing]\nhartbeat = "1s"\n', 2, "timing.hartbeat", "unknown key", '"heartbeat"'),
     ("[timings]\n", 1, "timings", "unknown table", '"timing"'),
     ("[application.web]\n", 1, "application", "unknown table", '"app"'),
-    ("[arbiter]\netcd = []\n", 1, "arbiter", "not supported yet", "take this table out"),
+    ("[splitbrain]\nkeep = 1\n", 1, "splitbrain", "not supported yet", "take this table out"),
+    ("[arbiter]\n", 1, "arbiter", '"etcd" is missing', "URLs"),
+    ("[arbiter]\netcd = []\n", 2, "arbiter.etcd", "the list is empty", ""),
+    ("[arbiter]\nttl = 5\n", 2, "arbiter.ttl", "unknown key", ""),
+    *(
+        (f'[arbiter]\netcd = ["http://10.0.0.9:2379", "{url}"]\n', 2, "arbiter.etcd[1]", *said)
+        for url, *said in (
+            ("https://10.0.0.8:2379", "https is not supported", ""),
+            ("http://etcd.example:2379", "etcd.example is not an IP address", "looked up"),
+            ("10.0.0.8:2379", "a URL, such as", ""),
+            ("http://me@10.0.0.8:2379", "nothing but an address", ""),
+            ("http://10.0.0.9:2379", "is there twice", ""),
+        )
+    ),
+    (
+        f'{VIP}[arbiter]\netcd = ["http://10.0.0.100:2379"]\n',
+        5,
+        "arbiter.etcd[0]",
+        "where the primary is",
+        "store",
+    ),
     ("[node.c]\n", 1, "node.c", "exactly two nodes", ""),
     ("[node.a.x]\n", 1, "node.a.x", "unknown key", "no keys"),
     ('[link.two]\na = "10.1.0.1"\n', 1, "link.two", "node b is missing", ""),

@@ -49,6 +49,13 @@ def test_minimal_file_gets_the_defaults() -> None:
     assert (config.vips, config.replicate, config.apps, config.witness) == ((), (), (), None)
 
 
+def test_arbiter_is_asked_in_the_order_of_the_file() -> None:
+    assert parse(BASE).arbiter is None
+    urls = ("http://10.0.0.9:2379", "http://[fd00::9]:2379")
+    said = f'{BASE}[arbiter]\netcd = ["{urls[0]}", "{urls[1]}"]\n'
+    assert parse(said).arbiter == tomlconfig.Arbiter(etcd=urls)
+
+
 def test_what_a_resync_may_do_is_said_for_the_cluster() -> None:
     assert parse(BASE).cluster.resync_rate == 0
     assert not parse(BASE).cluster.snapshot_before_resync
