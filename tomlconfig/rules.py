@@ -14,8 +14,8 @@ from pathlib import PurePosixPath
 from tomlconfig.docker_volumes import directory_of
 from tomlconfig.document import Document, Section
 from tomlconfig.hints import nearest_word, one_of
-from tomlconfig.network_values import host_of
 from tomlconfig.model import Ready, ReadyKind
+from tomlconfig.network_values import host_of
 
 # What the cluster and the system themselves need: neither in them nor around them.
 _FORBIDDEN = (

@@ -27,7 +27,7 @@ from haoperator.core import events as on
 from haoperator.core.state import Contact, Policy, State, shown
 from haoperator.core.status import Maintenance, Role, Status, Stream
 from haoperator.core.step import step
-from haoperator.operator import memory
+from haoperator.operator import arbiter, memory
 from haoperator.operator.neighbours import Heartbeat, Replicator
 from haoperator.operator.parts import Parts
 from haoperator.operator.report import peer_state, report
@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 ALERT_TICK_SECONDS = 0.1
 """While the peer is silent, or writes wait: how late a decision may be that waits for time."""
+ARBITER_LEAST_SECONDS = 1.0
+"""How long the arbiter may take to answer, at least; else as long as the loss of the peer."""
 LEAVE_SECONDS = 2.0
 """How long an orderly departure waits for its announcement to be out."""
 
@@ -65,6 +67,7 @@ class Operator:
             detect=config.timing.detect,
             automatic=config.cluster.failover is Failover.AUTOMATIC,
             preferred=config.cluster.preferred,
+            arbiter=config.arbiter is not None,
             restart_window=max((app.restart_window for app in config.apps), default=0.0),
         )
         self.state = State(
@@ -196,6 +199,8 @@ class Operator:
                 self._answer_gate(None)
             case do.RefuseGate(reason):
                 self._answer_gate(reason)
+            case do.Claim() | do.Disclaim():
+                self._later(self._ask_arbiter(effect))
             case do.KeepMaintenance(maintenance):
                 self._keep(maintenance)
             case do.RestartApp(unit):
@@ -210,6 +215,23 @@ class Operator:
                 # Permission to write without the peer rests on evidence that ages.
                 deadline = time.monotonic() + self.state.policy.detect / 2
                 self._later(self._replicator.carry_out(effect, int(deadline * 1e6)))
+
+    async def _ask_arbiter(self, question: do.Claim | do.Disclaim) -> None:
+        assert self._config.arbiter is not None
+        policy, generation = self.state.policy, question.generation
+        where = (self._config.arbiter.etcd, self._config.cluster.name, generation, policy.me)
+        timeout = max(policy.detect, ARBITER_LEAST_SECONDS)
+        try:
+            if isinstance(question, do.Disclaim):
+                heir = await arbiter.disclaim(*where, timeout)
+            else:
+                granted = await arbiter.claim(*where, timeout)
+                heir = policy.me if granted else policy.peer
+        except arbiter.ArbiterError as err:
+            log.warning("the arbiter does not answer: %s", err)
+            self.post(on.ArbiterFailed(str(err)))
+        else:
+            self.post(on.HeirTold(generation, heir))
 
     def _keep(self, maintenance: Maintenance) -> None:
         word = "on: nothing moves by itself" if maintenance.on else "off"
