@@ -16,7 +16,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from haoperator.apps import docker_socket
+from haoperator.apps import docker_socket, dockerd
 from haoperator.apps.compose_labels import belongs
 from haoperator.apps.events import Events
 from haoperator.lean import systemd
@@ -71,7 +71,8 @@ class Guard:
         self._tell(state)
         if not state or state in _OPEN:
             return bool(state)
-        if not self._events.connected:
+        # One that is just being stopped does not answer, and would be woken by the question.
+        if not self._events.connected or not dockerd.runs():
             return True
         try:
             listed = docker_socket.document("/containers/json?all=1", ASK_SECONDS)

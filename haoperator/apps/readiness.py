@@ -23,8 +23,10 @@ EXTEND_SECONDS = 30
 _LOG_LINES = 2000
 
 
-def wait(found: Sequence[Any], app: App) -> dict[str, int]:
+def wait(found: Sequence[Any], app: App, began: float) -> dict[str, int]:
     """Id of a container → pidfd of its first process, once all are ready. Raises AppError.
+
+    `began`: seconds since 1970 before anything was started; what a log says counts from there.
 
     A container that ended with exit code 0 meanwhile has done its work (a service of a
     project that only prepares something), if there is another one that runs.
@@ -40,7 +42,7 @@ def wait(found: Sequence[Any], app: App) -> dict[str, int]:
         missing = f"waiting for {app.ready}" if app.ready else "waiting until it is healthy"
         told = 0.0
         # Each is looked at, also behind one that is not ready: it may have failed.
-        while False in [_ready(each, app, pidfds) for each in found]:
+        while False in [_ready(each, app, pidfds, began) for each in found]:
             if time.monotonic() >= deadline:
                 raise AppError(
                     f"app {app.name}: not ready within {app.start_timeout:g} s, {missing}"
@@ -67,7 +69,7 @@ def extend(status: str) -> None:
     tell(f"EXTEND_TIMEOUT_USEC={EXTEND_SECONDS * 1_000_000}", f"STATUS={status}")
 
 
-def _ready(container: Any, app: App, pidfds: dict[str, int]) -> bool:
+def _ready(container: Any, app: App, pidfds: dict[str, int], began: float) -> bool:
     """Whether one container is ready. Raises AppError when it will never be."""
     state = containers.state(container)
     if not state["Running"]:
@@ -81,10 +83,13 @@ def _ready(container: Any, app: App, pidfds: dict[str, int]) -> bool:
         raise AppError(f"app {app.name}: {container.name} is unhealthy: {_last_check(state)}")
     if app.ready is None:
         return bool(health != "starting")
-    return _shows(app.ready, container, app, state, health)
+    if app.ready.kind is ReadyKind.LOG:
+        log = _log(container, state, began)
+        return re.search(app.ready.target, log, re.MULTILINE) is not None
+    return _shows(app.ready, container, app, health)
 
 
-def _shows(ready: Ready, container: Any, app: App, state: dict[str, Any], health: str) -> bool:
+def _shows(ready: Ready, container: Any, app: App, health: str) -> bool:
     match ready.kind:
         case ReadyKind.HEALTH:
             if health == "none" and app.kind != "compose":
@@ -96,27 +101,27 @@ def _shows(ready: Ready, container: Any, app: App, state: dict[str, Any], health
             return bool(health != "starting")
         case ReadyKind.TCP:
             return port.answers(ready.target)
-        case ReadyKind.LOG:
-            return re.search(ready.target, _log(container, state), re.MULTILINE) is not None
         case _:
             return True
 
 
-def _log(container: Any, state: dict[str, Any]) -> str:
-    """What it has said since it was started this time."""
-    since = unix_time(state["StartedAt"])
-    path = f"/containers/{container.id}/logs?stdout=1&stderr=1&tail={_LOG_LINES}&since={since}"
+def _log(container: Any, state: dict[str, Any], began: float) -> str:
+    """What it has said since it was started this time. dockerd notes the time of the start a
+    moment after the first lines; one that was found running is looked at from there."""
+    started = unix_time(state["StartedAt"])
+    since = began if started >= began else started - 1.0
+    path = f"/containers/{container.id}/logs?stdout=1&stderr=1&tail={_LOG_LINES}&since={since:.6f}"
     status, body = docker_socket.request("GET", path, 10.0)
     return docker_socket.demultiplexed(body).decode(errors="replace") if status == 200 else ""
 
 
-def unix_time(said: str) -> str:
-    """`2023-06-10T00:00:01.5Z` → seconds since 1970 with all digits, as dockerd reads them."""
+def unix_time(said: str) -> float:
+    """`2023-06-10T00:00:01.123456789Z` → seconds since 1970."""
     import datetime
 
     whole, _, rest = said.removesuffix("Z").partition(".")
     moment = datetime.datetime.fromisoformat(f"{whole}+00:00")
-    return f"{int(moment.timestamp())}.{rest or '0'}"
+    return moment.timestamp() + float(f"0.{rest or 0}")
 
 
 def _pidfd(container: Any, app: App, *, alone: bool) -> int | None:

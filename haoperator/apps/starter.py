@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,6 +58,7 @@ class _Start:
 
         app = self._app
         signal.signal(signal.SIGTERM, _interrupt)
+        began = time.time()
         try:
             client = engine.connect(readiness.extend)
             if app.kind is AppKind.COMPOSE:
@@ -65,7 +67,7 @@ class _Start:
                 started = [container.start(client, app, lambda found: self._note([found]))]
             self._note(started)
             self._point_out(started)
-            pidfds = readiness.wait(started, app)
+            pidfds = readiness.wait(started, app, began)
             stop.hold_back()  # a stop that comes from here on is the waiter's to carry out
         except (AppError, ConfigError) as err:
             return _failed(err)

@@ -159,7 +159,8 @@ class Waiter:
                 signal.pidfd_send_signal(pidfd, held.stop_signal if number is None else number)
 
     def _is_unhealthy(self) -> bool:
-        if not self._events.connected:
+        # One that is just being stopped does not answer, and would be woken by the question.
+        if not self._events.connected or not dockerd.runs():
             return False
         for held in self._containers.values():
             try:
