@@ -477,14 +477,10 @@ def _handover_under_way(state: State) -> bool:
     """The peer is demoting for us, or has demoted and did not yet say so: the end of the stream
     may be here before the heartbeat that tells of it."""
     peer = state.peer_heard
-    demotes = peer is not None and peer.phase is Phase.DEMOTING
-    demotes = demotes or state.stream is Stream.HANDED_OVER
-    return (
-        peer is not None
-        and state.promotable
-        and (demotes or winner(state, peer) == state.policy.me)
-        and _relation(state, peer) is Relation.EQUAL
-    )
+    if peer is None or not state.promotable or _relation(state, peer) is not Relation.EQUAL:
+        return False
+    ended = state.stream is Stream.HANDED_OVER and peer.phase is Phase.PRIMARY
+    return ended or peer.phase is Phase.DEMOTING or winner(state, peer) == state.policy.me
 
 
 def _become_primary(state: State, generation: str) -> Step:
