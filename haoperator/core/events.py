@@ -125,6 +125,14 @@ class AppGaveUp:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadinessChanged:
+    """What the checkers that run in both roles say of this node."""
+
+    problem: str
+    """Why it is no place to hand over to, `""` if it is one."""
+
+
+@dataclass(frozen=True, slots=True)
 class SwapCommanded:
     pass
 
@@ -162,6 +170,7 @@ Event = (
     | PromotionAsked
     | GateChanged
     | AppGaveUp
+    | ReadinessChanged
     | SwapCommanded
     | PromoteCommanded
     | MaintenanceCommanded

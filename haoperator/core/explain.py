@@ -89,8 +89,12 @@ def _evidence(state: State) -> Iterator[tuple[str, str]]:
         yield "maintenance", "on"
     if not state.policy.automatic:
         yield "failover", "manual"
-    if not state.healthy:
+    if state.gave_up:
         yield "applications", "failed too often here"
+    if state.not_ready:
+        yield "readiness", f"no place to hand over to: {state.not_ready}"
+    if (peer := state.peer_heard) is not None and not peer.healthy:
+        yield f"readiness of {name}", "no place to hand over to: 'hactl why' there"
 
 
 def _replication(state: State) -> str:

@@ -110,6 +110,8 @@ class State:
     """The promotion under way was forced: it may be with stale data."""
     gave_up_at: Seconds | None = None
     """When an application last gave up here, unless this node was primary again since."""
+    not_ready: str = ""
+    """What a checker that runs in both roles found wrong with this node."""
     returned_at: Seconds | None = None
     """When this standby came back into step with a primary that had gone on without it."""
     yields_until: Seconds = 0.0
@@ -135,9 +137,14 @@ class State:
 
     @property
     def healthy(self) -> bool:
-        """Whether this is a place to hand over to."""
+        """Whether this is a place to hand over to. Never asked when the peer is dead."""
+        return not self.not_ready and not self.gave_up
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether an application failed too often here, within its window."""
         gave_up_at = self.gave_up_at
-        return gave_up_at is None or self.now - gave_up_at >= self.policy.restart_window
+        return gave_up_at is not None and self.now - gave_up_at < self.policy.restart_window
 
     @property
     def heir(self) -> str:

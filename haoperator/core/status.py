@@ -81,7 +81,8 @@ class Status:
     able: bool = True
     """Whether the node's replicator runs: without it, it can't be primary."""
     healthy: bool = True
-    """False after an application gave up here: not a place to hand over to."""
+    """False after an application gave up here, or while a checker finds that this node lacks
+    what a takeover needs: not a place to hand over to."""
     asks_outdate: str = ""
     """The primary asks its peer to mark itself outdated, so that it may go on alone:
     the generation that it will begin, which makes the answer the answer to this."""

@@ -143,6 +143,8 @@ def _absorb(state: State, event: on.Event) -> Step:
             return _gate_changed(state, active), ()
         case on.AppGaveUp(unit):
             return _app_gave_up(state, unit)
+        case on.ReadinessChanged(problem):
+            return replace(state, not_ready=problem), ()
         case on.SwapCommanded():
             return _swap_commanded(state)
         case on.PromoteCommanded(force):

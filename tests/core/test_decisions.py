@@ -305,3 +305,21 @@ def test_primary_keeps_trying_when_the_peer_is_no_better() -> None:
     ]
     # By hand it still can be moved.
     assert node.on(on.SwapCommanded()).wants() == [do.Accept(), do.StartSecondary()]
+
+
+def test_standby_that_is_not_ready_says_so_and_takes_over_all_the_same_from_a_dead_primary() -> (
+    None
+):
+    node = standby().on(on.ReadinessChanged("checker disk failed"))
+    assert node.state.published is not None and not node.state.published.healthy
+    assert node.shows is Shown.SECOND
+    assert "disk" in dict(explain(node.state).evidence)["readiness"]
+    assert loses_its_peer(node).wants() == [do.StartPrimary()]
+    node.on(on.ReadinessChanged(""))
+    assert node.state.published.healthy
+
+
+def test_preferred_node_that_is_not_ready_does_not_take_its_role_back() -> None:
+    node = comes_back(Node(preferred=ME)).on(on.ReadinessChanged("checker disk failed"))
+    assert node.on(on.TimePassed(), after=10 * SWAP_BACK_SECONDS).wants() == []
+    assert node.on(on.ReadinessChanged("")).wants() == [do.StartPrimary()]

@@ -70,6 +70,7 @@ def moves_of(world: World, chance: random.Random) -> list[Callable[[Node], bool]
                 on.SwapCommanded(),
                 on.PromoteCommanded(),
                 on.AppGaveUp("x"),
+                on.ReadinessChanged(chance.choice(("", "a full disk"))),
                 on.MaintenanceCommanded(chance.random() < 0.3),
             )
         )
