@@ -135,8 +135,9 @@ def _checker(section: Section) -> Checker:
 
 
 def _witness(section: Section) -> Witness | None:
-    addresses = section.texts("ping")
-    return Witness(ping=addresses) if addresses else None
+    if not section.given:
+        return None
+    return Witness(ping=section.texts("ping"), tcp=section.texts("tcp"), http=section.texts("http"))
 
 
 def _arbiter(section: Section) -> Arbiter | None:

@@ -156,6 +156,9 @@ class Document:
                 message = f'the key "{key.name}" is missing; expected {key.type.expected}'
                 self.report(section.path, message, key.meaning)
         self._check_one_of(section)
+        if written and table.any_of and not section.given.intersection(table.any_of):
+            message = f"expected at least one of the keys {one_of(table.any_of, quote='')}"
+            self.report(section.path, message, table.meaning)
 
     def _read_key(self, section: Section, key: Key, value: object) -> None:
         path = (*section.path, key.name)

@@ -30,8 +30,9 @@ class Key:
 class Table:
     """One table, `[name]`, or `[name.NAME]` as often as needed if it is `named`.
 
-    `one_of` are keys of which exactly one stands in the table. In a table with
-    `free_keys` the user chooses the keys, each with a value of that type.
+    `one_of` are keys of which exactly one stands in the table, `any_of` those of which
+    at least one does. In a table with `free_keys` the user chooses the keys, each with a
+    value of that type.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Table:
     named: bool = False
     required: bool = False
     one_of: tuple[str, ...] = ()
+    any_of: tuple[str, ...] = ()
     free_keys: Type | None = None
     also_called: tuple[str, ...] = ()
     supported: bool = True

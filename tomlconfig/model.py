@@ -200,7 +200,11 @@ class Checker:
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    ping: tuple[str, ...]
+    """Addresses, address:port, and URLs with an address; at least one of them altogether."""
+
+    ping: tuple[str, ...] = ()
+    tcp: tuple[str, ...] = ()
+    http: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

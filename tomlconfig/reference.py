@@ -32,6 +32,8 @@ def _table(table: Table) -> str:
     choice = _choice(table)
     if len(choice) > 1:
         lines += ["", f"Exactly one of {one_of(choice, '`')}."]
+    if table.any_of:
+        lines += ["", f"At least one of {one_of(table.any_of, '`')}."]
     if table.free_keys is not None:
         what = "the names of the nodes" if table.name == "link" else "names that you choose"
         lines += ["", f"Keys: {what}; values: {table.free_keys.expected}."]

@@ -54,14 +54,23 @@ def _nodes(document: Document) -> None:
         _known(document, ("cluster", "preferred"), preferred, nodes, "node")
 
 
+_HEARTBEATS = 5
+"""The least `detect`, in heartbeats. An answer of a witness counts for detect / 2 and the level
+is told with each beat, so the question was asked after the paths were cut if
+2 * heartbeat + detect / 2 < detect; half a beat is left for lateness (architecture, section 7)."""
+
+
 def _timing(document: Document) -> None:
     timing = document.one("timing")
     heartbeat, detect = timing.get("heartbeat", float), timing.get("detect", float)
-    if heartbeat and detect and detect < 3 * heartbeat - 1e-9:
+    if heartbeat and detect and detect < _HEARTBEATS * heartbeat - 1e-9:
+        least, most = _HEARTBEATS * heartbeat, detect / _HEARTBEATS
         document.report(
             ("timing", "detect" if "detect" in timing.given else "heartbeat"),
-            f"expected detect to be at least 3 heartbeats, {3 * heartbeat:g} s, got {detect:g} s",
-            "fewer lost packets than that are no evidence of a lost peer",
+            f"expected detect to be at least {_HEARTBEATS} times heartbeat, {least:g} s, "
+            f"got {detect:g} s",
+            f'write heartbeat = "{most * 1000:g}ms", or detect = "{least:g}s", or what is between: '
+            "a loss of the peer is decided on evidence that must be newer than the loss",
         )
 
 
@@ -255,11 +264,12 @@ def _witness(document: Document) -> None:
         for vip in document.all("vip")
         if "address" in vip.values
     }
-    for index, address in enumerate(document.one("witness").texts("ping")):
-        if address in own:
-            message = f"{address} belongs to the cluster itself"
-            hint = "name something outside of it, such as the router"
-            document.report(("witness", "ping", index), message, hint)
+    for key in ("ping", "tcp", "http"):
+        for index, target in enumerate(document.one("witness").texts(key)):
+            if (address := target if key == "ping" else host_of(target)) in own:
+                message = f"{address} belongs to the cluster itself"
+                hint = "name something outside of it, such as the router"
+                document.report(("witness", key, index), message, hint)
 
 
 def _arbiter(document: Document) -> None:

@@ -64,9 +64,9 @@ _TIMING = Table(
         Key(
             "detect",
             v.DURATION,
-            "silence on all links after which the peer is lost; at least 3 heartbeats",
+            "silence on all links after which the peer is lost; at least 5 heartbeats",
             default="2s",
-            at_least="100ms",
+            at_least="200ms",
             at_most="5m",
         ),
         later("lease", "how long a primary may write without having heard anybody"),
@@ -417,10 +417,19 @@ _CHECKER = Table(
 _WITNESS = Table(
     "witness",
     "Something outside the cluster. Reaching any of it counts as: I am not the isolated one.",
+    any_of=("ping", "tcp", "http"),
     keys=(
-        Key("ping", v.list_of(net.ADDRESS, may_be_empty=False), "addresses to ping", required=True),
-        later("tcp", "ports to connect to"),
-        later("http", "URLs to fetch"),
+        Key("ping", v.list_of(net.ADDRESS, may_be_empty=False), "addresses that answer a ping"),
+        Key(
+            "tcp",
+            v.list_of(net.ADDRESS_PORT, may_be_empty=False),
+            "ports that accept a connection; a refusal is no answer, because firewalls refuse too",
+        ),
+        Key(
+            "http",
+            v.list_of(net.ADDRESS_URL, may_be_empty=False),
+            "URLs that are answered with any HTTP status",
+        ),
     ),
 )
 

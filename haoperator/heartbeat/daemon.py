@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import time
@@ -19,7 +20,7 @@ from haoperator.heartbeat.link import PORT, Link
 from haoperator.heartbeat.liveness import Liveness
 from haoperator.heartbeat.packet import Codec, Packet, Rejected
 from haoperator.heartbeat.session import Admission, Session
-from haoperator.heartbeat.witness import Witness, period
+from haoperator.heartbeat.witness import Witness
 from haoperator.systemd import notify
 from haoperator.systemd.bus import Endpoint
 from tomlconfig.model import Config
@@ -46,15 +47,18 @@ class Daemon:
         ]
         names = [link.name for link in config.links]
         self._liveness = Liveness(names, config.timing.detect, self._interval, now)
-        self._witness = Witness(config.witness.ping if config.witness else (), config.timing.detect)
-        self._witness_period = period(config.timing.detect)
+        self._witness = Witness(
+            config.witness,
+            config.timing.detect,
+            answered=lambda: self._announce_levels(time.monotonic()),
+        )
         self._status = b""
         self._peer_status = b""
         self._sequence = 0
         self._complained_at: float | None = None
         self._beat_made = asyncio.Event()
         self._judging: asyncio.TimerHandle | None = None
-        self._interface = HeartbeatInterface(self.publish)
+        self._interface = HeartbeatInterface(self.publish, self._evidence)
         self._interface.announce(Links=dict.fromkeys(names, False))
 
     async def run(self) -> None:
@@ -63,7 +67,7 @@ class Daemon:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._beat_for_ever())
-                group.create_task(self._ask_the_witness_for_ever())
+                group.create_task(self._witness.ask_for_ever())
                 group.create_task(endpoint.run())
                 group.create_task(notify.prove_alive(self._next_beat))
         finally:
@@ -187,28 +191,14 @@ class Daemon:
             Witness=str(self._witness.reach(now)),
         )
 
-    async def _ask_the_witness_for_ever(self) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            sockets = self._witness.open()
-        except OSError as err:
-            log.error("the witness cannot be asked: no ICMP socket: %s", err)
-            return
-        try:
-            for sock in sockets:
-                loop.add_reader(sock, self._hear_the_witness)
-            while sockets:
-                self._witness.ask()
-                await asyncio.sleep(self._witness_period)
-        finally:
-            for sock in sockets:
-                loop.remove_reader(sock)
-            self._witness.close()
-
-    def _hear_the_witness(self) -> None:
+    def _evidence(self) -> str:
         now = time.monotonic()
-        self._witness.drain(now)
-        self._announce_levels(now)
+        ages = self._liveness.ages(now)
+        links = [
+            {"name": link.name, "address": link.peer, "age": ages[link.name]}
+            for link in self._links
+        ]
+        return json.dumps({"links": links, "witnesses": self._witness.evidence(now)})
 
     def _complain(self, link: Link, reason: str) -> None:
         now = time.monotonic()

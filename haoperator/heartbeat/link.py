@@ -33,14 +33,14 @@ log = logging.getLogger(__name__)
 
 
 class Link:
-    """`socket` is None while the link cannot be opened."""
+    """`socket` is None while the link cannot be opened. `peer` is the address at the other end."""
 
     def __init__(self, name: str, index: int, own: str, peer: str, port: int = PORT) -> None:
         self.name = name
         self.index = index
         self.socket: socket.socket | None = None
         self._own = own
-        self._peer = peer
+        self.peer = peer
         self._port = port
         self._trouble = ""
 
@@ -58,7 +58,7 @@ class Link:
                 sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, _CLASS_SELECTOR_6)
             sock.bind((self._own, self._port))
             # Connected: the kernel drops what does not come from the peer's address.
-            sock.connect((self._peer, self._port))
+            sock.connect((self.peer, self._port))
         except OSError as err:
             sock.close()
             self._say(f"cannot be opened on {self._own}: {err.strerror or err}")

@@ -66,3 +66,7 @@ class Liveness:
         return {
             name: at is not None and now - at < self._detect for name, at in self._heard_at.items()
         }
+
+    def ages(self, now: float) -> dict[str, float | None]:
+        """How long ago each link brought something, None for never."""
+        return {name: None if at is None else now - at for name, at in self._heard_at.items()}

@@ -20,6 +20,7 @@ from haoperator.lean.imports import leave_out
 
 leave_out("gi")  # warns when it is imported, and nobody here needs it
 
+from dbus_next import Message  # noqa: E402
 from dbus_next.aio import MessageBus  # noqa: E402
 from dbus_next.errors import DBusError  # noqa: E402
 
@@ -141,6 +142,20 @@ class Node:
                 await self.connection.wait_for_disconnect()
             self.connection._stream.close()  # dbus-next leaves both to the collector
             self.connection._sock.close()
+
+    async def introspect(self) -> str:
+        assert self.connection is not None
+        answer = await self.connection.call(
+            Message(
+                destination="org.haoperator1.Heartbeat",
+                path="/org/haoperator1/heartbeat",
+                interface="org.freedesktop.DBus.Introspectable",
+                member="Introspect",
+            )
+        )
+        assert answer is not None
+        text: str = answer.body[0]
+        return text
 
     async def until(self, get: str, wanted: object) -> float:
         deadline = time.monotonic() + PATIENCE

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import select
 import signal
@@ -11,6 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -19,7 +21,9 @@ from tests.unit.heartbeat_nodes import (
     BEAT,
     DETECT,
     KEY,
+    PATIENCE,
     Impostor,
+    Node,
     Segment,
     end,
     running,
@@ -59,6 +63,7 @@ def test_two_nodes_hear_each_other_and_publish_at_once(segment: Segment, tmp_pat
                 for node in (a, b):
                     await node.until("get_peer_reachable", True)
                     await node.until("get_links", {"link0": True, "link1": True})
+                a.silent.clear()  # b may have taken its time to start
                 assert await a.interface.get_peer_status() == ""
                 told = time.monotonic()
                 await b.interface.call_publish('{"phase":"primary"}')
@@ -67,6 +72,46 @@ def test_two_nodes_hear_each_other_and_publish_at_once(segment: Segment, tmp_pat
                 with pytest.raises(Exception, match="at most 1200"):
                     await b.interface.call_publish("x" * 1201)
                 assert not a.silent
+
+    asyncio.run(story())
+
+
+def test_evidence_has_an_age_for_each_link_and_witness(segment: Segment, tmp_path: Path) -> None:
+    async def evidence(node: Node) -> tuple[list[object], list[object]]:
+        told = json.loads(await node.interface.get_evidence())
+        return [link["age"] for link in told["links"]], told["witnesses"]
+
+    async def story() -> None:
+        async with running("node-a", segment, tmp_path) as a:
+            await a.until("get_witness", "reachable")
+            told = json.loads(await a.interface.get_evidence())
+            assert [(link["name"], link["address"], link["age"]) for link in told["links"]] == [
+                (f"link{number}", pair[1], None) for number, pair in enumerate(segment.pairs)
+            ]
+            (witness,) = told["witnesses"]
+            assert (witness["kind"], witness["target"]) == ("ping", "127.0.0.1")
+            assert 0 <= witness["age"] < PATIENCE
+            async with running("node-b", segment, tmp_path):
+                await a.until("get_links", {"link0": True, "link1": True})
+                ages, _ = await evidence(a)
+                assert all(isinstance(age, float) and 0 <= age < PATIENCE for age in ages)
+            before, _ = await evidence(a)
+            after, _ = await evidence(a)
+            assert all(a < b for a, b in zip(before, after, strict=True))  # type: ignore[operator]
+
+    asyncio.run(story())
+
+
+def test_evidence_is_said_to_be_read_not_announced(segment: Segment, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running("node-a", segment, tmp_path) as a:
+            tree = ElementTree.fromstring(await a.introspect())
+            annotated = tree.findall(
+                ".//property[@name='Evidence']/annotation"
+                "[@name='org.freedesktop.DBus.Property.EmitsChangedSignal'][@value='false']"
+            )
+            assert len(annotated) == 1
+            assert len(tree.findall(".//annotation")) == 1
 
     asyncio.run(story())
 
@@ -81,6 +126,7 @@ def test_stopped_peer_is_silent_in_time_and_resumed_peer_accuses_nobody(
         ):
             for node in (a, b):
                 await node.until("get_peer_reachable", True)
+                node.silent.clear()  # the other may have taken its time to start
             b.process.send_signal(signal.SIGSTOP)
             stopped = time.monotonic()
             await until(lambda: bool(a.silent), "silence not told")

@@ -49,6 +49,23 @@ def test_minimal_file_gets_the_defaults() -> None:
     assert (config.vips, config.replicate, config.apps, config.witness) == ((), (), (), None)
 
 
+def test_witnesses_of_every_kind_stand_side_by_side() -> None:
+    said = (
+        '[witness]\nping = ["fd00::9"]\ntcp = ["10.0.0.9:22", "[fd00::9]:22"]\n'
+        'http = ["http://10.0.0.9/health"]\n'
+    )
+    assert parse(BASE + said).witness == tomlconfig.Witness(
+        ping=("fd00::9",),
+        tcp=("10.0.0.9:22", "[fd00::9]:22"),
+        http=("http://10.0.0.9/health",),
+    )
+
+
+def test_fastest_timing_is_five_heartbeats() -> None:
+    said = '[timing]\nheartbeat = "40ms"\ndetect = "200ms"\n'
+    assert parse(BASE + said).timing == Timing(heartbeat=0.04, detect=0.2)
+
+
 def test_arbiter_is_asked_in_the_order_of_the_file() -> None:
     assert parse(BASE).arbiter is None
     urls = ("http://10.0.0.9:2379", "http://[fd00::9]:2379")
