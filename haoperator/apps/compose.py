@@ -13,6 +13,7 @@ import math
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,8 +26,11 @@ LINES_SHOWN = 5
 _LOOK_SECONDS = 30.0
 
 
-def start(client: Any, app: App, found: Callable[[Sequence[Any]], None]) -> Sequence[Any]:
-    """The containers of the project, started. `found` hears of them before. Raises AppError."""
+def start(
+    client: Any, app: App, deadline: float, found: Callable[[Sequence[Any]], None]
+) -> Sequence[Any]:
+    """The containers of the project, started before `deadline` on the monotonic clock. `found`
+    hears of them before they are. Raises AppError."""
     if not os.path.exists(app.target):
         raise AppError(
             f"app {app.name}: {app.target} does not exist",
@@ -35,12 +39,12 @@ def start(client: Any, app: App, found: Callable[[Sequence[Any]], None]) -> Sequ
         )
     words = command(app)
     options = ("--no-build", "--remove-orphans")
-    _run(app, [*words, "up", "--no-start", *options], app.start_timeout)
+    _run(app, [*words, "up", "--no-start", *options], deadline)
     made = _containers(client, app, words)
     for each in made:
         containers.never_by_itself(each, app)
     found(made)
-    _run(app, [*words, "up", "--detach", *options], app.start_timeout)
+    _run(app, [*words, "up", "--detach", *options], deadline)
     return _containers(client, app, words)
 
 
@@ -87,7 +91,7 @@ def _tool(app: App) -> list[str]:
     )
 
 
-def _run(app: App, words: Sequence[str], seconds: float) -> str:
+def _run(app: App, words: Sequence[str], deadline: float) -> str:
     """What it printed. Raises AppError with its last lines if it fails."""
     try:
         done = subprocess.run(
@@ -95,12 +99,12 @@ def _run(app: App, words: Sequence[str], seconds: float) -> str:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             env={"HOME": "/root", **os.environ},
-            timeout=seconds,
+            timeout=max(0.0, deadline - time.monotonic()),
             check=False,
         )
     except subprocess.TimeoutExpired as err:
         doing = " ".join(words)
-        raise AppError(f"app {app.name}: {doing}: not done within {seconds:g} s") from err
+        raise AppError(f"app {app.name}: {doing}: not done in time") from err
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()[-LINES_SHOWN:]
         raise AppError(f"app {app.name}: {app.target}: " + "\n".join(said or ["it failed"]))
@@ -108,7 +112,7 @@ def _run(app: App, words: Sequence[str], seconds: float) -> str:
 
 
 def _containers(client: Any, app: App, words: Sequence[str]) -> list[Any]:
-    listed = _run(app, [*words, "ps", "--all", "--quiet"], _LOOK_SECONDS).split()
+    listed = _run(app, [*words, "ps", "--all", "--quiet"], time.monotonic() + _LOOK_SECONDS).split()
     found = [client.containers.get(each) for each in listed]
     found = [each for each in found if each.labels.get(compose_labels.ONE_OFF, "False") != "True"]
     if not found:

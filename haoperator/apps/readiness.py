@@ -23,15 +23,15 @@ EXTEND_SECONDS = 30
 _LOG_LINES = 2000
 
 
-def wait(found: Sequence[Any], app: App, began: float) -> dict[str, int]:
+def wait(found: Sequence[Any], app: App, deadline: float, began: float) -> dict[str, int]:
     """Id of a container → pidfd of its first process, once all are ready. Raises AppError.
 
-    `began`: seconds since 1970 before anything was started; what a log says counts from there.
+    `deadline`: on the monotonic clock. `began`: seconds since 1970 before anything was started;
+    what a log says counts from there.
 
     A container that ended with exit code 0 meanwhile has done its work (a service of a
     project that only prepares something), if there is another one that runs.
     """
-    deadline = time.monotonic() + app.start_timeout
     pidfds: dict[str, int] = {}
     try:
         for container in found:

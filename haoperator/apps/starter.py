@@ -61,13 +61,14 @@ class _Start:
         began = time.time()
         try:
             client = engine.connect(readiness.extend)
+            deadline = time.monotonic() + app.start_timeout
             if app.kind is AppKind.COMPOSE:
-                started = compose.start(client, app, self._note)
+                started = compose.start(client, app, deadline, self._note)
             else:
                 started = [container.start(client, app, lambda found: self._note([found]))]
             self._note(started)
             self._point_out(started)
-            pidfds = readiness.wait(started, app, began)
+            pidfds = readiness.wait(started, app, deadline, began)
             stop.hold_back()  # a stop that comes from here on is the waiter's to carry out
         except (AppError, ConfigError) as err:
             return _failed(err)
