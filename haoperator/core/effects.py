@@ -88,6 +88,14 @@ class KeepMaintenance:
 
 
 @dataclass(frozen=True, slots=True)
+class YieldBranch:
+    """To the replicator: store durably that this diverged branch of the data gives way to the
+    peer's, which has this generation. It is kept aside before any of it is overwritten."""
+
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
 class RestartApp:
     """Try the unit again here, because nobody else can take it."""
 
@@ -116,6 +124,7 @@ Effect = (
     | BecomeSecondary
     | ContinueAlone
     | MarkOutdated
+    | YieldBranch
     | Claim
     | Disclaim
     | KeepMaintenance

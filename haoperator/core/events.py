@@ -150,6 +150,11 @@ class MaintenanceCommanded:
 
 
 @dataclass(frozen=True, slots=True)
+class YieldCommanded:
+    """After a split brain: the data of this node shall lose."""
+
+
+@dataclass(frozen=True, slots=True)
 class LeaveCommanded:
     """This node leaves the cluster in order."""
 
@@ -174,5 +179,6 @@ Event = (
     | SwapCommanded
     | PromoteCommanded
     | MaintenanceCommanded
+    | YieldCommanded
     | LeaveCommanded
 )

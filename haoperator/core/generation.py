@@ -16,6 +16,11 @@ HISTORY_LIMIT = 31
 than so many of them looks diverged, which stops it instead of overwriting it."""
 
 
+CONTINUED, TAKEN_OVER = "c", "t"
+"""How a generation was begun (`DataRecord.origins`): by the node that had written last, which
+went on, or by the other one."""
+
+
 class Relation(StrEnum):
     """How my lineage stands to the peer's."""
 
@@ -39,6 +44,18 @@ class Lineage:
         """The lineage of the period that starts now, as a child of this one."""
         former = (self.generation, *self.history) if self.generation else self.history
         return Lineage(generation, former[:HISTORY_LIMIT])
+
+    def __contains__(self, generation: str) -> bool:
+        return generation != "" and generation in (self.generation, *self.history)
+
+    def since_parting(self, other: Lineage) -> tuple[str, ...]:
+        """The generations that this has and `other` has not, newest first; empty where no
+        common ancestor is remembered."""
+        line = (self.generation, *self.history)
+        for at, generation in enumerate(line):
+            if generation in other:
+                return line[:at]
+        return ()
 
 
 def compare(mine: Lineage, peer: Lineage) -> Relation:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 
-from haoperator.core.generation import Lineage
+from haoperator.core.generation import CONTINUED, TAKEN_OVER, Lineage, Relation, compare
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,8 @@ class DataRecord:
     last_primary: bool = False
     peer_outdated: bool = False
     base: str = ""
+    origins: str = ""
+    yielded_to: str = ""
 
     @property
     def lineage(self) -> Lineage:
@@ -40,8 +42,16 @@ class DataRecord:
         return self.current and self.last_primary and self.peer_outdated
 
     def begin(self, generation: str) -> DataRecord:
-        """The record of a period in which this node writes alone."""
-        lineage = self.lineage.begin(generation)
+        """The record of a period in which this node writes alone.
+
+        A mixture does not hold all of the generation that it names: whoever does, and was not
+        asked, is no ancestor of what is made of it by force.
+        """
+        former, origins = self.lineage, self.origins
+        if not self.consistent:
+            former, origins = Lineage("", former.history), origins[1:]
+        lineage = former.begin(generation)
+        origin = CONTINUED if self.last_primary else TAKEN_OVER
         return replace(
             self,
             generation=lineage.generation,
@@ -50,7 +60,27 @@ class DataRecord:
             up_to_date=True,
             last_primary=True,
             peer_outdated=True,
+            origins=(origin + origins)[: len(lineage.history) + 1],
+            yielded_to="",
         )
+
+    def relation_to(self, peer: DataRecord) -> Relation:
+        """How this data stands to the peer's. Once one of two diverged branches was yielded to
+        the other, it is treated as the stale one; while both are, nothing is decided."""
+        relation = compare(self.lineage, peer.lineage)
+        if relation is Relation.DIVERGED:
+            mine, theirs = self.yielded_to in peer.lineage, peer.yielded_to in self.lineage
+            if mine != theirs:
+                return Relation.ANCESTOR if mine else Relation.DESCENDANT
+        return relation
+
+    def went_on_beside(self, peer: DataRecord) -> bool | None:
+        """Whether this diverged branch was begun by the node that had been primary until then,
+        and not by a takeover; None if that is not known."""
+        branch = self.lineage.since_parting(peer.lineage)
+        if not branch or len(self.origins) < len(branch):
+            return None
+        return self.origins[len(branch) - 1] == CONTINUED
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)

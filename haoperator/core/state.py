@@ -29,6 +29,13 @@ SWAP_BACK_SECONDS: Seconds = 10.0
 ARBITER_RETRY_SECONDS: Seconds = 1.0
 
 
+class Keep(StrEnum):
+    """Whose data wins after a split brain."""
+
+    MANUAL = "manual"
+    FORMER_PRIMARY = "former-primary"
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What the configuration says. `me` and `peer` are node names."""
@@ -42,6 +49,7 @@ class Policy:
     """Whether a node goes on alone only as the heir that the arbiter names."""
     restart_window: Seconds = 86_400.0
     """How long a node on which an application gave up is not a place to fail over to."""
+    keep: Keep = Keep.MANUAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +114,8 @@ class State:
     probe: Probe = Probe.NONE
     succession: Succession = Succession()
     maintenance: Maintenance = field(default_factory=Maintenance)
+    yields_branch: bool = False
+    """An administrator wants this node's diverged data to lose."""
     forced: bool = False
     """The promotion under way was forced: it may be with stale data."""
     gave_up_at: Seconds | None = None

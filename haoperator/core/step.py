@@ -15,7 +15,13 @@ from typing import assert_never
 from haoperator.core import effects as do
 from haoperator.core import events as on
 from haoperator.core.effects import Effect
-from haoperator.core.generation import Relation, compare
+from haoperator.core.generation import Relation
+from haoperator.core.splitbrain import (
+    generation_to_yield_to,
+    keeps_role,
+    split_brain_text,
+    yield_problem,
+)
 from haoperator.core.state import (
     ARBITER_RETRY_SECONDS,
     HANDOVER_SECONDS,
@@ -37,7 +43,6 @@ from haoperator.core.verdict import (
     may_be_left_behind,
     may_promote,
     peer_cannot_take_over,
-    split_brain_text,
     wants_heir,
     winner,
 )
@@ -94,7 +99,7 @@ def status_of(state: State) -> Status:
 
 
 def _relation(state: State, peer: Status) -> Relation:
-    return compare(state.record.lineage, peer.record.lineage)
+    return state.record.relation_to(peer.record)
 
 
 def _enter(state: State, phase: Phase, reason: str) -> State:
@@ -116,7 +121,7 @@ def _absorb(state: State, event: on.Event) -> Step:
         case on.PeerFelt():
             return replace(state, contact=Contact.FELT, peer=None), ()
         case on.PeerLost():
-            return replace(state, contact=Contact.SILENT), ()
+            return replace(state, contact=Contact.SILENT, yields_branch=False), ()
         case on.WitnessChanged(witness):
             return replace(state, witness=witness), ()
         case on.VipProbed(probe):
@@ -153,6 +158,10 @@ def _absorb(state: State, event: on.Event) -> Step:
             count = state.maintenance.count + 1
             state, effects = _keep_maintenance(state, Maintenance(count, wanted))
             return state, (do.Accept(), *effects)
+        case on.YieldCommanded():
+            if problem := yield_problem(state):
+                return state, (do.Refuse(problem),)
+            return replace(state, yields_branch=True), (do.Accept(),)
         case on.LeaveCommanded():
             return _leave(state)
         case _:
@@ -371,6 +380,8 @@ def _standby(state: State) -> Step:
         return state, ()
     if state.role is not Role.SECONDARY:
         return replace(state, pending=True), (do.BecomeSecondary(),)
+    if to := generation_to_yield_to(state):
+        return replace(state, pending=True, yields_branch=False), (do.YieldBranch(to),)
     if nonce := _outdate_to_mark(state):
         return replace(state, pending=True, outdating=nonce), (do.MarkOutdated(),)
     record = state.record
@@ -521,8 +532,10 @@ def _primary_beside(state: State) -> Step:
         relation = _relation(state, peer)
         if relation is Relation.ANCESTOR:
             return _stop_role(state, f"{state.policy.peer} has newer data: it was primary since")
+        if generation_to_yield_to(state):
+            return _stop_role(state, f"split brain: the data here yields to {state.policy.peer}'s")
         both = relation is Relation.DIVERGED and peer.phase is Phase.PRIMARY
-        if both and not _keeps_role_in_split_brain(state):
+        if both and not keeps_role(state, peer):
             return _stop_role(state, split_brain_text(state))
     if state.stream is Stream.HELD:
         if why := peer_cannot_take_over(state):
@@ -536,14 +549,6 @@ def _primary_beside(state: State) -> Step:
     if peer is not None and peer.asks_role and peer.promotable and state.stream is Stream.SYNCED:
         return _give_role_away(state, f"{state.policy.peer} asked for the role")
     return state, ()
-
-
-def _keeps_role_in_split_brain(state: State) -> bool:
-    """Exactly one of two diverged primaries goes on serving: the preferred one, else the first
-    by name. Nothing is overwritten on either."""
-    me, other = state.policy.me, state.policy.peer
-    preferred = state.policy.preferred
-    return (me != preferred, me) < (other != preferred, other)
 
 
 def _give_role_away(state: State, reason: str) -> Step:

@@ -27,8 +27,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from haoperator.core.events import Probe, Witness
-from haoperator.core.generation import Relation, compare
+from haoperator.core.generation import Relation
 from haoperator.core.record import DataRecord
+from haoperator.core.splitbrain import split_brain_text
 from haoperator.core.state import Contact, State
 from haoperator.core.status import Phase, Status, Stream
 
@@ -117,15 +118,20 @@ def situation(state: State) -> Situation:
 def _equal_and_whole(mine: DataRecord, peer: DataRecord) -> bool:
     """Whether both copies end in the same generation and mine is no mixture. Then neither node
     went on without the other, whatever it feared when it marked itself outdated."""
-    same = mine.generation != "" and compare(mine.lineage, peer.lineage) is Relation.EQUAL
+    same = mine.generation != "" and mine.relation_to(peer) is Relation.EQUAL
     return same and mine.consistent
 
 
 def _beside(state: State, peer: Status) -> Verdict:
     name = state.policy.peer
-    relation = compare(state.record.lineage, peer.record.lineage)
+    relation = state.record.relation_to(peer.record)
     if relation is Relation.DIVERGED:
         return Verdict(Answer.NO, split_brain_text(state))
+    if relation is Relation.ANCESTOR and state.record.yielded_to:
+        return Verdict(
+            Answer.NO,
+            f"the data here yields to {name}'s, and is kept aside before it is overwritten",
+        )
     if relation is Relation.ANCESTOR:
         return Verdict(
             Answer.NO,
@@ -201,7 +207,7 @@ def winner(state: State, peer: Status) -> str:
     """Which of two nodes that hear each other should be primary, neither being it; `""` for
     nobody. Symmetric: both nodes get the same answer from the same two statuses."""
     me, other = state.policy.me, state.policy.peer
-    relation = compare(state.record.lineage, peer.record.lineage)
+    relation = state.record.relation_to(peer.record)
     mine = state.phase is not Phase.LEAVING and state.replica is not None
     theirs = peer.phase is not Phase.LEAVING and peer.able
     mine = mine and (state.record.current or _equal_and_whole(state.record, peer.record))
@@ -289,12 +295,4 @@ def can_take(peer: Status | None, state: State) -> bool:
         and peer.phase is Phase.SECOND
         and peer.promotable
         and state.stream is Stream.SYNCED
-    )
-
-
-def split_brain_text(state: State) -> str:
-    peer = state.peer.record.generation if state.peer else "?"
-    return (
-        f"split brain: this node ({state.record.generation}) and {state.policy.peer} ({peer}) "
-        "both wrote without each other; nothing is overwritten until you choose"
     )

@@ -22,7 +22,7 @@ from haoperator.core import effects as do
 from haoperator.core import events as on
 from haoperator.core.generation import Relation, compare
 from haoperator.core.record import DataRecord
-from haoperator.core.state import Gate, Policy, Shown, State, shown
+from haoperator.core.state import Gate, Keep, Policy, Shown, State, shown
 from haoperator.core.status import Maintenance, Phase, Role, Status, Stream
 from haoperator.core.step import step
 
@@ -45,6 +45,8 @@ class Node:
     beat: float = 0.0
     record: DataRecord = field(default_factory=DataRecord)
     writes: frozenset[int] = frozenset()
+    kept: frozenset[int] = frozenset()
+    """Of branches that were yielded: set aside before the first of it was overwritten."""
     in_flight: frozenset[int] = frozenset()
     """Written here, not acknowledged: the peer was not known to have them."""
     command: do.Effect | None = None
@@ -77,11 +79,16 @@ class World:
     """Both nodes, the paths between them, and what clients were told."""
 
     def __init__(
-        self, preferred: str | None = None, arbiter: bool = False, vips: bool = False
+        self,
+        preferred: str | None = None,
+        arbiter: bool = False,
+        vips: bool = False,
+        keep: Keep = Keep.MANUAL,
     ) -> None:
         self.preferred = preferred
         self.arbiter = arbiter
         self.vips = vips
+        self.keep = keep
         self.heirs: dict[str, str] = {}
         self.client_cut = False
         self.forced = False
@@ -129,7 +136,9 @@ class World:
             case do.RefuseGate():
                 node.gate_unit = "inactive"
                 node.jobs = ["secondary"]
-            case do.BecomePrimary() | do.BecomeSecondary() | do.ContinueAlone() | do.MarkOutdated():
+            case do.BecomePrimary() | do.BecomeSecondary() | do.ContinueAlone():
+                self._command(node, effect)
+            case do.MarkOutdated() | do.YieldBranch():
                 self._command(node, effect)
             case do.Claim() | do.Disclaim():
                 assert node.question is None, f"{node.name}: a second question to the arbiter"
@@ -163,7 +172,11 @@ class World:
             return False
         node.operator = True
         policy = Policy(
-            node.name, self.peer(node).name, preferred=self.preferred, arbiter=self.arbiter
+            node.name,
+            self.peer(node).name,
+            preferred=self.preferred,
+            arbiter=self.arbiter,
+            keep=self.keep,
         )
         seed = f"{node.boots}-{self.now}-{len(self.story)}"
         node.core = State(policy, seed, now=self.now, maintenance=node.maintenance)
@@ -321,6 +334,9 @@ class World:
                 node.record = replace(node.record, up_to_date=False)
                 self._break_stream()
                 node.stream = Stream.DISCONNECTED
+            case do.YieldBranch(to):
+                assert node.role is Role.SECONDARY
+                node.record = replace(node.record, up_to_date=False, yielded_to=to)
             case _:
                 raise AssertionError(command)
         self._replica_changed(node)
@@ -378,9 +394,11 @@ class World:
             return False
         if isinstance(peer.command, do.MarkOutdated):
             return False  # a command takes milliseconds, the next knock comes in tenths of a second
-        relation = compare(peer.record.lineage, node.record.lineage)
+        relation = peer.record.relation_to(node.record)
         if relation not in (Relation.EQUAL, Relation.ANCESTOR):
             return False
+        if compare(peer.record.lineage, node.record.lineage) is Relation.DIVERGED:
+            peer.kept |= peer.writes
         peer.record = replace(peer.record, consistent=False, up_to_date=False)
         node.stream = peer.stream = Stream.RESYNC
         self._acknowledge(node)

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Split brain: both nodes wrote without each other. Whose data wins, and who says so.
+
+Nothing is overwritten before one of the two branches is *yielded*, durably, in the data record
+of the node that holds it. From then on it is treated as the stale one (`DataRecord.relation_to`),
+and the replicator keeps it aside before a resync changes anything of it. A branch is yielded
+only while both nodes hear each other, so that both know that they have diverged, and by a node
+that is not primary (any more).
+"""
+
+from __future__ import annotations
+
+from haoperator.core.generation import Relation
+from haoperator.core.state import Keep, State
+from haoperator.core.status import Phase, Status
+
+
+def undecided(state: State, peer: Status) -> bool:
+    """Whether the two have diverged and neither branch has been yielded to the other."""
+    return state.record.relation_to(peer.record) is Relation.DIVERGED
+
+
+def former_primary(state: State, peer: Status) -> str:
+    """The node that had been primary when the two parted, `""` if the records do not tell.
+    Symmetric, and without a clock: it went on with the generation that it had written, the
+    other one took over from it."""
+    mine = state.record.went_on_beside(peer.record)
+    theirs = peer.record.went_on_beside(state.record)
+    if mine is None or theirs is None or mine == theirs:
+        return ""
+    return state.policy.me if mine else state.policy.peer
+
+
+def winner_by_policy(state: State, peer: Status) -> str:
+    """The node whose branch wins without being asked for, `""`: an administrator chooses."""
+    if state.policy.keep is Keep.MANUAL or not undecided(state, peer):
+        return ""
+    return former_primary(state, peer)
+
+
+def generation_to_yield_to(state: State) -> str:
+    """The peer's generation, if this node's branch is to give way to it now, else `""`."""
+    peer = state.peer_heard
+    if peer is None or yield_problem(state):
+        return ""
+    by_policy = winner_by_policy(state, peer) == state.policy.peer and not state.maintenance.on
+    return peer.record.generation if state.yields_branch or by_policy else ""
+
+
+def yield_problem(state: State) -> str:
+    """Why the branch of this node cannot be yielded, `""` if it can."""
+    name, peer = state.policy.peer, state.peer_heard
+    if state.replica is None:
+        return "the replicator is not running here (ha-replicator.service)"
+    if peer is None:
+        return f"{name} is not heard: only when both nodes see each other's data can one yield"
+    if not undecided(state, peer):
+        if state.record.yielded_to:
+            return f"this node's data has yielded to {name}'s already"
+        if peer.record.yielded_to:
+            return f"{name}'s data has yielded to this node's already"
+        return f"there is no split brain: this node and {name} share one history"
+    if state.record.yielded_to in peer.record.lineage:
+        return "both nodes have yielded: 'hactl promote --force' on the one whose data shall win"
+    if state.phase in (Phase.PROMOTING, Phase.LEAVING):
+        return f"this node is {state.phase}"
+    if not peer.able or peer.phase is Phase.LEAVING:
+        return f"{name} could not serve its data: its replicator does not run, or it is leaving"
+    if not peer.record.current:
+        return f"the data of {name} is stale or a mixture: it cannot win"
+    return ""
+
+
+def keeps_role(state: State, peer: Status) -> bool:
+    """Exactly one of two diverged primaries goes on serving: the one whose data wins, while that
+    is open the preferred one, else the first by name. Nothing is overwritten on either."""
+    me, other = state.policy.me, state.policy.peer
+    if by_policy := winner_by_policy(state, peer):
+        return by_policy == me
+    preferred = state.policy.preferred
+    return (me != preferred, me) < (other != preferred, other)
+
+
+def split_brain_text(state: State) -> str:
+    """For an administrator: what has happened, and the command that ends it."""
+    peer = state.peer.record.generation if state.peer else "?"
+    name = state.policy.peer
+    return (
+        f"split brain: this node ({state.record.generation}) and {name} ({peer}) both wrote "
+        "without each other; nothing is overwritten until you choose: "
+        "'hactl splitbrain yield' on the node whose data shall lose"
+    )
