@@ -20,6 +20,8 @@ class Verdict:
     resync: bool = False
     partial: bool = False
     """Both know what may differ: only that is compared."""
+    keep: bool = False
+    """This copy lost a split brain: it is kept aside before anything of it is overwritten."""
     refuse: str = ""
     reason: str = ""
 
@@ -55,11 +57,14 @@ def judge(
         return Verdict(refuse="configuration", reason="the two configurations differ")
     if not complete:
         return Verdict(refuse="not-mounted", reason=f"{settings.node} has not mounted all yet")
-    relation = compare(record.lineage, DataRecord.from_json(said["record"]).lineage)
+    primarys = DataRecord.from_json(said["record"])
+    relation = record.relation_to(primarys)
     if relation is Relation.DIVERGED:
         return Verdict(refuse=relation, reason="diverged: both nodes wrote without the other")
     if relation is Relation.DESCENDANT:
         return Verdict(refuse=relation, reason=f"{settings.node} has newer data")
+    if compare(record.lineage, primarys.lineage) is Relation.DIVERGED:
+        return Verdict(resync=True, keep=True)
     shown = bytes.fromhex(said["token"])
     missed_nothing = bool(shown) and shown == token and record.consistent
     same_base = bool(record.base) and record.base == str(said["base"])

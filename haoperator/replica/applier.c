@@ -6,6 +6,9 @@
  * threads in `fsync_work`, so that a slow disk holds up nobody else's frames, and every
  * other frame goes to Python, which has applied it when it calls `next` again. One
  * acknowledgement covers all that came in one piece.
+ *
+ * Data for a file that is guarded goes to Python first, which keeps the former content aside
+ * and then calls `write_released`.
  */
 #include "hotpath.h"
 
@@ -27,6 +30,7 @@ struct bound {
 	struct bound *next_unsettled;
 	int64_t mtime_ns; /* to be set when there is time, or before it matters */
 	bool unsettled;
+	bool guarded; /* its content is shared with a branch that is kept aside */
 };
 
 struct fsync_job {
@@ -46,6 +50,7 @@ typedef struct {
 	size_t used;
 	struct bound *table[BUCKETS];
 	struct bound *unsettled;
+	const struct frame *handed; /* to Python, until `next` is called again */
 	uint64_t bindings;
 	_Atomic uint64_t copied;
 	_Atomic double heard; /* CLOCK_MONOTONIC seconds of the last bytes from the primary */
@@ -142,6 +147,18 @@ static int apply_write(Applier *a, const struct write_frame *w)
 	return 0;
 }
 
+static int write_or_lack(Applier *a, const struct write_frame *w)
+{
+	int error = apply_write(a, w);
+
+	/* What the walk has yet to remove may be what takes the room. */
+	if (a->tolerant && (error == ENOSPC || error == EDQUOT)) {
+		a->lacking = error;
+		error = 0;
+	}
+	return error;
+}
+
 static int queue_fsync(Applier *a, const struct frame *f)
 {
 	const struct fsync_body *body = (const void *)(f + 1);
@@ -188,14 +205,13 @@ static int apply(Applier *a, struct frame *f, bool *mine)
 		return 0;
 	case FRAME_WRITE:
 	case FRAME_SYNCDATA: {
-		int error = apply_write(a, (const void *)f);
+		const struct bound *b = *place_of(a, f->node);
 
-		/* What the walk has yet to remove may be what takes the room. */
-		if (a->tolerant && (error == ENOSPC || error == EDQUOT)) {
-			a->lacking = error;
-			error = 0;
+		if (b && b->guarded) {
+			*mine = false;
+			return 0;
 		}
-		return error;
+		return write_or_lack(a, (const void *)f);
 	}
 	case FRAME_FSYNC:
 		if (f->node)
@@ -247,6 +263,7 @@ static int next_frame(Applier *a, int timeout_ms, struct frame **frame)
 	bool mine;
 	int error;
 
+	a->handed = NULL;
 	a->applied = a->received; /* what was handed to Python before is done */
 	for (;;) {
 		while (a->in.length - a->used >= sizeof(struct frame)) {
@@ -289,6 +306,7 @@ static PyObject *applier_next(Applier *a, PyObject *args)
 		errno = error;
 		return PyErr_SetFromErrno(PyExc_OSError);
 	}
+	a->handed = frame;
 	return frame_object(frame);
 }
 
@@ -310,7 +328,54 @@ static PyObject *applier_bind(Applier *a, PyObject *args)
 		close((*at)->fd);
 	}
 	(*at)->fd = fd;
+	(*at)->guarded = false;
 	(*at)->binding = ++a->bindings;
+	Py_RETURN_NONE;
+}
+
+/* Data for this node comes to Python first. */
+static PyObject *applier_guard(Applier *a, PyObject *args)
+{
+	unsigned long long node;
+
+	if (!PyArg_ParseTuple(args, "K", &node))
+		return NULL;
+	struct bound *b = *place_of(a, node);
+	if (b)
+		b->guarded = true;
+	Py_RETURN_NONE;
+}
+
+/* The data of the frame that `next` returned: its file is guarded no more. Raises OSError. */
+static PyObject *applier_write_released(Applier *a, PyObject *unused)
+{
+	const struct frame *f = a->handed;
+	int error = EINVAL;
+
+	(void)unused;
+	if (f && (f->type == FRAME_WRITE || f->type == FRAME_SYNCDATA)) {
+		struct bound *b = *place_of(a, f->node);
+
+		if (b)
+			b->guarded = false;
+		Py_BEGIN_ALLOW_THREADS;
+		error = write_or_lack(a, (const void *)f);
+		Py_END_ALLOW_THREADS;
+	}
+	if (error) {
+		errno = error;
+		return PyErr_SetFromErrno(PyExc_OSError);
+	}
+	Py_RETURN_NONE;
+}
+
+/* The branch that was kept aside is complete: from here on all is applied here. */
+static PyObject *applier_release_all(Applier *a, PyObject *unused)
+{
+	(void)unused;
+	for (int i = 0; i < BUCKETS; i++)
+		for (struct bound *b = a->table[i]; b; b = b->next)
+			b->guarded = false;
 	Py_RETURN_NONE;
 }
 
@@ -561,7 +626,8 @@ static PyMethodDef applier_methods[] = {
 	METHOD(acknowledge, METH_NOARGS),   METHOD(fsync_work, METH_NOARGS),
 	METHOD(close, METH_NOARGS),	    METHOD(settle, METH_NOARGS),
 	METHOD(unbind_all, METH_NOARGS),    METHOD(copied, METH_NOARGS),	    METHOD(heard, METH_NOARGS),
-	METHOD(lacking, METH_NOARGS),
+	METHOD(lacking, METH_NOARGS),	    METHOD(guard, METH_VARARGS),
+	METHOD(write_released, METH_NOARGS), METHOD(release_all, METH_NOARGS),
 	{ NULL, NULL, 0, NULL },
 };
 

@@ -116,6 +116,11 @@ class Engine:
         }
 
     @property
+    def yielded_json(self) -> str:
+        """The bus property `Yielded`."""
+        return self._standby.aside.to_json()
+
+    @property
     def verification_json(self) -> str:
         """The bus property `Verification`."""
         return self._primary.verifier.report.to_json()
@@ -148,6 +153,8 @@ class Engine:
                 self._periods.begin()
             directory.start(self._directory_unmounted)
             self._primary.interrupt()
+            if self._mounts.complete:
+                self._standby.aside.tidy()
             self._standing.changed()
 
     def _directory_unmounted(self, directory: Directory) -> None:
@@ -188,6 +195,7 @@ class Engine:
             standing.say(Role.PRIMARY, Stream.ALONE if alone else Stream.HELD)
             if alone:
                 self._gate.open()
+            self._standby.aside.tidy()
         # First: the kernel may wait for a held change before it forgets, and that for the stream.
         self._primary.connector.wake()
         self._mounts.forget_caches(CACHES_SECONDS)
@@ -278,6 +286,19 @@ class Engine:
             self._standby.end()
             self._standing.token = b""
             self._standing.put(up_to_date=False)
+            self._standing.say(stream=Stream.DISCONNECTED)
+
+    def yield_branch(self, to: str) -> None:
+        """This node's data gives way to the peer's, which has the generation `to`. It is kept
+        aside before a resync overwrites it. Raises Refused."""
+        with self._standing.decide:
+            if self.role is not Role.SECONDARY:
+                raise Refused(f"this node is {self.role}")
+            if not to or to in self.record.lineage:
+                raise Refused(f"this node's data has not diverged from generation {to!r}")
+            self._standby.end()
+            self._standing.token = b""
+            self._standing.put(up_to_date=False, base="", yielded_to=to)
             self._standing.say(stream=Stream.DISCONNECTED)
 
     def verify(self, *, repair: bool = False) -> None:

@@ -281,6 +281,7 @@ class Done(NamedTuple):
     generation: bytes
     history: bytes
     base: bytes
+    origins: bytes
 
 
 class Hint(NamedTuple):

@@ -17,6 +17,7 @@ from typing import Protocol, cast
 from haoperator.replica import _hotpath, abi, frames, wire
 from haoperator.replica.abi import Valid
 from haoperator.replica.beneath import open_beneath, opened, parent_of, remove_tree
+from haoperator.replica.branch import Branch, NotKept
 from haoperator.replica.checking import Checker
 from haoperator.replica.frames import Type
 from haoperator.replica.hashing import HashPool
@@ -65,15 +66,22 @@ class Incoming:
         *,
         tolerant: bool,
         partial: bool,
+        branches: Sequence[Branch] = (),
     ) -> None:
         self._applier = applier
+        self._branches = list(branches)
+        """Of each root, while the losing branch of a split brain is overwritten."""
+        self._guarded: dict[int, Branch] = {}
+        """Nodes whose content may be shared with it."""
         self._roots = roots
         self._session = session
         self._hashes = hashes
         self._checker = Checker(applier)
         self._tolerant = tolerant
         self._lacking = 0
-        self._matchers = [Matcher(root, partial=partial) for root in roots]
+        self._matchers = [
+            Matcher(root, partial=partial, branch=self._branch_of(root)) for root in roots
+        ]
         applier.set_tolerant(tolerant)
         self._handlers: dict[int, Callable[[int, int, int, frames.Frame], None]] = {
             Type.FSYNC: self._fsync,
@@ -105,6 +113,9 @@ class Incoming:
     def apply(self, received: wire.Received) -> None:
         """Apply one frame. Raises Rubbish, or OSError where this copy stays behind."""
         type_number, directory, seq, node, payload = received
+        if node in self._guarded and type_number in (Type.WRITE, Type.SYNCDATA):
+            self._write_guarded(node)
+            return
         frame = wire.from_primary(type_number, payload)
         if type_number in ABOUT_THE_STREAM:
             root = -1
@@ -115,7 +126,7 @@ class Incoming:
         try:
             self._handlers[type_number](root, seq, node, frame)
         except OSError as err:
-            if isinstance(err, Unlike) and not self._lacks():
+            if isinstance(err, NotKept) or (isinstance(err, Unlike) and not self._lacks()):
                 raise
             if not (self._tolerant and self._passes_over(type_number, err)):
                 raise OSError(err.errno, f"{type(frame).__name__}: {err.strerror}") from err
@@ -126,6 +137,23 @@ class Incoming:
         except (ValueError, TypeError, OverflowError, RecursionError) as err:
             # a number or a name that no system call takes, a lineage that is none
             raise Rubbish(f"{type(frame).__name__}: {err}") from err
+
+    def _branch_of(self, root: int) -> Branch | None:
+        return self._branches[self._roots.index(root)] if self._branches else None
+
+    def _release(self, root: int, fd: int) -> None:
+        """Before the content of the file at `fd` changes. Raises NotKept."""
+        branch = self._branch_of(root)
+        if branch is not None:
+            branch.release(fd)
+
+    def _write_guarded(self, node: int) -> None:
+        """Data for a file whose content may be the branch's, too. Raises NotKept."""
+        fd = self._applier.fd(node)
+        if fd is not None and fd >= 0:
+            self._guarded[node].release(fd)
+        del self._guarded[node]
+        self._applier.write_released()
 
     def _lacks(self) -> int:
         """The error of what found no room here and was passed over, 0: nothing."""
@@ -157,6 +185,10 @@ class Incoming:
             if not (self._tolerant and err.errno in (*PASSED_OVER, errno.ENXIO)):
                 raise
         self._applier.bind(node, fd)
+        branch = self._branch_of(root)
+        if branch is not None and fd >= 0 and branch.shares(os.fstat(fd)):
+            self._guarded[node] = branch
+            self._applier.guard(node)
 
     @staticmethod
     def _require_regular(fd: int) -> None:
@@ -273,6 +305,8 @@ class Incoming:
             if valid & Valid.MODE:
                 os.chmod(magic, stat.S_IMODE(change.mode))
             if valid & Valid.SIZE:
+                if os.fstat(fd).st_size != change.size:
+                    self._release(root, fd)
                 os.truncate(magic, change.size)
             _hotpath.set_times(fd, _time(change.atime_ns), _time(change.mtime_ns))
         finally:
@@ -298,6 +332,7 @@ class Incoming:
         change = cast(frames.Fallocate, frame)
         fd = self._target(root, node, b"")
         try:
+            self._release(root, fd)
             _hotpath.fallocate(fd, change.mode, change.offset, change.length)
             _hotpath.set_times(fd, None, change.mtime_ns)
         finally:
@@ -364,6 +399,14 @@ class Incoming:
         self._applier.set_tolerant(False)
         for matcher in self._matchers:
             matcher.close()
+        self._applier.release_all()
+        self._forget_branches()
+
+    def _forget_branches(self) -> None:
+        self._guarded.clear()
+        for branch in self._branches:
+            branch.close()
+        self._branches.clear()
 
     def _check(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:
         self._checker.check(root, seq, cast(frames.Check, frame))
@@ -378,6 +421,7 @@ class Incoming:
         self._checker.close()
         for matcher in self._matchers:
             matcher.close()
+        self._forget_branches()
         self._applier.unbind_all()
 
 

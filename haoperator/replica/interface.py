@@ -37,6 +37,7 @@ class ReplicatorInterface(ServiceInterface):
             "Heard": int(self._engine.heard * 1e6),
             "Directories": self._engine.directories_json(),
             "Verification": self._engine.verification_json,
+            "Yielded": self._engine.yielded_json,
         }
         changed = {k: v for k, v in levels.items() if self._announced.get(k) != v}
         self._announced = levels
@@ -72,6 +73,10 @@ class ReplicatorInterface(ServiceInterface):
         await self._do(self._engine.mark_outdated)
 
     @method()
+    async def YieldBranch(self, to: "s") -> None:
+        await self._do(lambda: self._engine.yield_branch(to))
+
+    @method()
     async def Verify(self, repair: "b") -> None:
         await self._do(lambda: self._engine.verify(repair=repair))
 
@@ -98,3 +103,7 @@ class ReplicatorInterface(ServiceInterface):
     @dbus_property(access=PropertyAccess.READ)
     def Verification(self) -> "s":
         return self._engine.verification_json
+
+    @dbus_property(access=PropertyAccess.READ)
+    def Yielded(self) -> "s":
+        return self._engine.yielded_json

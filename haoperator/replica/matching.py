@@ -16,6 +16,7 @@ import stat
 
 from haoperator.replica import _hotpath, frames, wire
 from haoperator.replica.beneath import checked_name, open_beneath, remove_tree
+from haoperator.replica.branch import Branch
 from haoperator.replica.wire import Rubbish
 
 Key = tuple[int, int]
@@ -31,8 +32,9 @@ class Unlike(OSError):
 class Matcher:
     """The state of a resync of one directory tree on the standby."""
 
-    def __init__(self, root: int, *, partial: bool) -> None:
+    def __init__(self, root: int, *, partial: bool, branch: Branch | None = None) -> None:
         self._root = root
+        self._branch = branch
         self._partial = partial
         self._seen: set[bytes] = set()
         self._listed: bytes | None = None
@@ -108,7 +110,10 @@ class Matcher:
         if entry.group in self._groups:
             return group == entry.group
         # The first name of its group, or the only one: not an inode that has other names.
-        return group == 0 if entry.group else there.st_nlink == 1
+        return group == 0 if entry.group else self._links(there) == 1
+
+    def _links(self, there: os.stat_result) -> int:
+        return there.st_nlink if self._branch is None else self._branch.links(there)
 
     def _link(self, directory: int, entry: frames.Entry) -> bool:
         first = self._groups.get(entry.group)

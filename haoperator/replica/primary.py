@@ -294,6 +294,9 @@ class PrimarySide:
                 resync.run()
         except Interrupted:
             log.info("resync interrupted")
+            with self._standing.decide:
+                if self._resync is resync:  # the peer took too long: begin again
+                    self.connector.disconnect()
         except Exception:
             log.exception("resync failed")
             self.connector.disconnect()
@@ -341,7 +344,8 @@ class PrimarySide:
             self._periods.peer_has_everything(on_disk=True)
             lineage = standing.record.lineage
             history = json.dumps(lineage.history).encode()
-            done = frames.Done(lineage.generation.encode(), history, base.encode())
+            origins = standing.record.origins.encode()
+            done = frames.Done(lineage.generation.encode(), history, base.encode(), origins)
             seq = self._outgoing.submit(0, 0, done)
             self._hot.flush()
             self._gate.open()

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from haoperator.replica import frames, wire
 from haoperator.replica._hotpath import Applier, Channel
+from haoperator.replica.branch import Branch
 from haoperator.replica.hashing import HashPool
 from haoperator.replica.incoming import Incoming
 from haoperator.replica.matching import Unlike
@@ -48,14 +49,23 @@ class StandbySession:
         tolerant: bool,
         partial: bool,
         detect_ms: int,
+        branches: Sequence[Branch] = (),
     ) -> None:
+        """`branches`: for each root the one that is to be kept, as it was; closed at the end."""
+        self.keeps = bool(branches)
         self._channel = channel
         self._owner = owner
         self._detect_ms = detect_ms
         self.applier = Applier(channel)
         self._hashes = HashPool(self._failed)
         self._incoming = Incoming(
-            self.applier, roots, self, self._hashes, tolerant=tolerant, partial=partial
+            self.applier,
+            roots,
+            self,
+            self._hashes,
+            tolerant=tolerant,
+            partial=partial,
+            branches=branches,
         )
         self._threads = [
             threading.Thread(target=self._guard, args=(work,), name=name, daemon=True)

@@ -17,6 +17,7 @@ from haoperator.core.status import Stream
 from haoperator.replica import frames, handshake
 from haoperator.replica._hotpath import Channel
 from haoperator.replica.acceptance import KNOCKED, Verdict, judge
+from haoperator.replica.aside import Aside
 from haoperator.replica.copying import Progress
 from haoperator.replica.fallback import Fallback
 from haoperator.replica.handshake import Json, Meeting
@@ -41,6 +42,7 @@ class StandbySide:
         self._standing = standing
         self._mounts = mounts
         self._session: StandbySession | None = None
+        self.aside = Aside(settings, standing, mounts)
         self.fallback = Fallback(wanted=settings.snapshot_before_resync, directories=mounts)
         self.progress: dict[str, Progress] = {}
         """By directory, of the last resync, as the primary told it."""
@@ -77,7 +79,10 @@ class StandbySide:
             standing.token,
             complete=self._mounts.complete,
         )
-        if verdict.resync and standing.record.consistent and not self.fallback.prepare():
+        if verdict.keep and not self.aside.prepare():
+            reason = self.aside.problem or f"{settings.node} sets its losing data aside first"
+            verdict = Verdict(refuse="aside", reason=reason)
+        elif verdict.resync and standing.record.consistent and not self.fallback.prepare():
             verdict = Verdict(refuse="snapshot", reason=f"{settings.node} takes a snapshot first")
         if verdict.refuse:
             log.warning("primary refused: %s", verdict.reason)
@@ -106,6 +111,7 @@ class StandbySide:
             tolerant=verdict.resync,
             partial=verdict.partial,
             detect_ms=settings.detect_ms,
+            branches=self.aside.open() if verdict.keep else (),
         )
         self._session.start()
         if verdict.mode == "noted":
@@ -141,8 +147,12 @@ class StandbySide:
             last_primary=False,
             peer_outdated=False,
             base=done.base.decode("ascii"),
+            origins=done.origins.decode("ascii"),
+            yielded_to="",
         )
         self._periods.clear()
+        self.aside.problem = ""
+        self.aside.tidy()
         self.fallback.give_up()
         self._standing.say(stream=Stream.SYNCED)
 
@@ -157,6 +167,8 @@ class StandbySide:
     def failed(self, session: StandbySession, reason: str, *, unlike: bool) -> None:
         log.error("cannot apply what the primary did, this copy is outdated: %s", reason)
         if session is self._session:
+            if session.keeps:
+                self.aside.failed(reason)
             if unlike:
                 self._standing.put(up_to_date=False, base="")
             else:

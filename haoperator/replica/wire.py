@@ -42,7 +42,7 @@ LAYOUT: dict[type[frames.Frame], tuple[frames.Type, str]] = {
     frames.Hash: (frames.Type.HASH, "QI"),
     frames.Syncfs: (frames.Type.SYNCFS, ""),
     frames.Handover: (frames.Type.HANDOVER, "s"),
-    frames.Done: (frames.Type.DONE, "sss"),
+    frames.Done: (frames.Type.DONE, "ssss"),
     frames.Hint: (frames.Type.HINT, "IssI"),
     frames.Settled: (frames.Type.SETTLED, ""),
     frames.Progress: (frames.Type.PROGRESS, "QQQ"),

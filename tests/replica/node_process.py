@@ -39,6 +39,7 @@ def settings_from(said: dict[str, Any]) -> Settings:
         detect_seconds=said["detect_seconds"],
         port=said["port"],
         checkpoint_seconds=said["checkpoint_seconds"],
+        resync_rate=said.get("resync_rate", 0),
         snapshot_before_resync=said.get("snapshot_before_resync", False),
     )
 
@@ -72,6 +73,10 @@ def call(engine: Engine, said: dict[str, Any]) -> Any:
             return engine.become_secondary()
         case "mark_outdated":
             return engine.mark_outdated()
+        case "yield_branch":
+            return engine.yield_branch(said["to"])
+        case "yielded":
+            return json.loads(engine.yielded_json)
         case "checkpoint":
             return engine.checkpoint()
         case "verify":
