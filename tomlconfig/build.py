@@ -22,10 +22,12 @@ from tomlconfig.model import (
     DockerOptions,
     Durability,
     Failover,
+    Keep,
     Link,
     OnFailure,
     Ready,
     Replicate,
+    SplitBrain,
     Timing,
     Vip,
     Witness,
@@ -48,6 +50,7 @@ def config(document: Document, digest: str) -> Config:
         checkers=tuple(map(_checker, document.all("checker"))),
         witness=_witness(document.one("witness")),
         arbiter=_arbiter(document.one("arbiter")),
+        splitbrain=_splitbrain(document.one("splitbrain")),
     )
 
 
@@ -143,6 +146,10 @@ def _witness(section: Section) -> Witness | None:
 def _arbiter(section: Section) -> Arbiter | None:
     urls = section.texts("etcd")
     return Arbiter(etcd=urls) if urls else None
+
+
+def _splitbrain(section: Section) -> SplitBrain:
+    return SplitBrain(keep=Keep(section.need("keep", str)))
 
 
 def _chosen(section: Section) -> str:

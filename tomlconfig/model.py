@@ -26,6 +26,13 @@ class Durability(StrEnum):
     FSYNC = "fsync"
 
 
+class Keep(StrEnum):
+    """Whose data wins after a split brain."""
+
+    MANUAL = "manual"
+    FORMER_PRIMARY = "former-primary"
+
+
 class AppKind(StrEnum):
     """How an application is run. Exactly one of these keys stands in its table."""
 
@@ -215,6 +222,11 @@ class Arbiter:
 
 
 @dataclass(frozen=True, slots=True)
+class SplitBrain:
+    keep: Keep = Keep.MANUAL
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole file. `digest` identifies its text, so that nodes can compare theirs."""
 
@@ -230,6 +242,7 @@ class Config:
     checkers: tuple[Checker, ...] = ()
     witness: Witness | None = None
     arbiter: Arbiter | None = None
+    splitbrain: SplitBrain = SplitBrain()
 
     def peer_of(self, node: str) -> str:
         """The name of the other node. Raises ValueError if `node` is not in the cluster."""

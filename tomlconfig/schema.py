@@ -449,10 +449,19 @@ _ARBITER = Table(
 
 _SPLITBRAIN = Table(
     "splitbrain",
-    "What is done about two histories of the data.",
-    keys=(later("keep", "whose data wins: `former-primary`, or `manual`"),),
+    "What is done when both nodes wrote without each other. Whatever differs of the data that "
+    "loses is set aside before it is overwritten: `hactl splitbrain`.",
+    keys=(
+        Key(
+            "keep",
+            v.TEXT,
+            "whose data wins: `manual`, an administrator says so; `former-primary`, that of the "
+            "node that was primary before, where that can be told",
+            default="manual",
+            choices=("manual", "former-primary"),
+        ),
+    ),
     also_called=("split_brain",),
-    supported=False,
 )
 
 TABLES: Mapping[str, Table] = MappingProxyType(

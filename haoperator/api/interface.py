@@ -33,6 +33,8 @@ class Verbs(Protocol):
 
     async def verify(self, repair: bool) -> None: ...
 
+    async def yield_branch(self) -> None: ...
+
     async def open_gate(self) -> None: ...
 
 
@@ -102,6 +104,11 @@ class ClusterInterface(ServiceInterface):
     async def Repair(self) -> None:
         await self._require("repair")
         await _refusable(self._verbs.verify(True))
+
+    @method()
+    async def Yield(self) -> None:
+        await self._require("yield")
+        await _refusable(self._verbs.yield_branch())
 
     @method()
     async def SetMaintenance(self, on: "b") -> None:

@@ -19,6 +19,7 @@ from haoperator import secret  # noqa: E402
 from haoperator.cli import client, show  # noqa: E402
 from haoperator.cli.client import Failed, OperatorAbsent  # noqa: E402
 from haoperator.cli.missing import missing  # noqa: E402
+from haoperator.cli.splitbrain import add_verbs as add_splitbrain  # noqa: E402
 from haoperator.cli.verify import verify  # noqa: E402
 from haoperator.lean.configuration import CONFIGURATION  # noqa: E402
 from tomlconfig import ConfigError, load  # noqa: E402
@@ -82,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         "--repair", action="store_true", help="send what differs to the standby again"
     )
     compare.set_defaults(run=lambda args: verify(args.repair))
+    add_splitbrain(verbs)
 
     check = verbs.add_parser("check-config", help="read a configuration and say what is wrong")
     check.add_argument("file", nargs="?", type=Path, default=Path(CONFIGURATION))

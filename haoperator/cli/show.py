@@ -62,6 +62,7 @@ def _lines(report: dict[str, Any], colour: bool) -> Iterator[str]:
     yield f"because          {report['reason']}"
     if report.get("maintenance"):
         yield "maintenance      on: nothing moves by itself before 'hactl maintenance off'"
+    yield from _splitbrain(report.get("splitbrain"))
     for link in report["links"]:
         yield f"link {link['name']:<11} {_up(link)}"
     for replica in report["replication"]:
@@ -72,6 +73,18 @@ def _lines(report: dict[str, Any], colour: bool) -> Iterator[str]:
         for part in report[f"{kind}s"]:
             extra = f"  {part['address']}" if kind == "vip" else ""
             yield f"{kind + ' ' + part['name']:<16} {part['state']}{extra}"
+
+
+def _splitbrain(told: dict[str, Any] | None) -> Iterator[str]:
+    """Both wrote without each other, and it is not over."""
+    if told is None:
+        return
+    for node, side in told["sides"]:
+        yield f"split brain      {node} {side}"
+    for way in told["ways"]:
+        yield f"                 {way}"
+    if told["problem"]:
+        yield f"                 nothing is overwritten: {told['problem']}"
 
 
 def _verification(told: dict[str, Any]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from haoperator.core.events import Probe, Witness
 from haoperator.core.generation import Relation, compare
+from haoperator.core.splitbrain import division
 from haoperator.core.state import Contact, State
 from haoperator.core.status import Phase, Stream
 from haoperator.core.verdict import Answer, Situation, copy_problem, may_promote, situation
@@ -85,6 +86,8 @@ def _evidence(state: State) -> Iterator[tuple[str, str]]:
                 Relation.DIVERGED: "written independently: split brain",
             }[relation],
         )
+    if (divided := division(state)) is not None:
+        yield from ((f"split brain: {node}", what) for node, what in divided.sides)
     if state.maintenance.on:
         yield "maintenance", "on"
     if not state.policy.automatic:
@@ -156,6 +159,9 @@ def _changes(state: State) -> Iterator[str]:
     if state.phase is Phase.PRIMARY:
         yield from _changes_of_primary(state)
         return
+    if (divided := division(state)) is not None:
+        yield from divided.ways
+        return
     found = situation(state)
     if found is Situation.ISOLATED:
         yield f"a path to {name} or to the witness that works again"
@@ -178,7 +184,9 @@ def _changes(state: State) -> Iterator[str]:
 
 def _changes_of_primary(state: State) -> Iterator[str]:
     name = state.policy.peer
-    if state.stream is Stream.HELD:
+    if (divided := division(state)) is not None:
+        yield from divided.ways
+    elif state.stream is Stream.HELD:
         yield f"{name} marks itself outdated, or its silence is certain: this node goes on alone"
         yield f"{name} is in step again: both go on"
     elif state.stream is Stream.SYNCED:

@@ -10,8 +10,11 @@ that is not primary (any more).
 
 from __future__ import annotations
 
-from haoperator.core.generation import Relation
-from haoperator.core.state import Keep, State
+from dataclasses import dataclass
+
+from haoperator.core.generation import Relation, compare
+from haoperator.core.record import DataRecord
+from haoperator.core.state import State
 from haoperator.core.status import Phase, Status
 
 
@@ -33,7 +36,7 @@ def former_primary(state: State, peer: Status) -> str:
 
 def winner_by_policy(state: State, peer: Status) -> str:
     """The node whose branch wins without being asked for, `""`: an administrator chooses."""
-    if state.policy.keep is Keep.MANUAL or not undecided(state, peer):
+    if not state.policy.former_primary_wins or not undecided(state, peer):
         return ""
     return former_primary(state, peer)
 
@@ -90,3 +93,55 @@ def split_brain_text(state: State) -> str:
         "without each other; nothing is overwritten until you choose: "
         "'hactl splitbrain yield' on the node whose data shall lose"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """A split brain as an administrator is told of it."""
+
+    sides: tuple[tuple[str, str], ...]
+    """Each node, and what its data is."""
+    loser: str
+    """Whose data yields, `""` while that is open."""
+    ways: tuple[str, ...]
+    """What ends it: which command to give where, or what goes on by itself."""
+
+
+def division(state: State) -> Division | None:
+    """What is known of a split brain that is not over; None if there is none."""
+    me, other, peer = state.policy.me, state.policy.peer, state.peer_heard
+    if peer is None or compare(state.record.lineage, peer.record.lineage) is not Relation.DIVERGED:
+        if not state.record.yielded_to:
+            return None
+        way = f"start {other}, to which the data here has yielded"
+        return Division(((me, f"generation {state.record.generation}"),), me, (way,))
+    sides = (
+        (me, _side(state.record, peer.record)),
+        (other, _side(peer.record, state.record)),
+    )
+    relation = state.record.relation_to(peer.record)
+    if relation is not Relation.DIVERGED:
+        loser, winner = (me, other) if relation is Relation.ANCESTOR else (other, me)
+        way = f"{loser} sets its data aside, and copies that of {winner}"
+        return Division(sides, loser, (way,))
+    if state.record.yielded_to in peer.record.lineage:
+        way = "both have yielded: 'hactl promote --force' on the node whose data shall win"
+        return Division(sides, "", (way,))
+    if winner := winner_by_policy(state, peer):
+        loser = me if winner == other else other
+        return Division(sides, loser, (f"the data of {loser} yields: {winner} was primary before",))
+    ways = tuple(
+        f"'hactl splitbrain yield' on {loser}: the data of {winner} wins, what {loser} wrote is "
+        "set aside"
+        for loser, winner in ((other, me), (me, other))
+    )
+    return Division(sides, "", ways)
+
+
+def _side(record: DataRecord, other: DataRecord) -> str:
+    how = {
+        True: "went on as the primary",
+        False: "took over",
+        None: "wrote without the other",
+    }[record.went_on_beside(other)]
+    return f"{how}; its data ends in generation {record.generation}"

@@ -29,13 +29,6 @@ SWAP_BACK_SECONDS: Seconds = 10.0
 ARBITER_RETRY_SECONDS: Seconds = 1.0
 
 
-class Keep(StrEnum):
-    """Whose data wins after a split brain."""
-
-    MANUAL = "manual"
-    FORMER_PRIMARY = "former-primary"
-
-
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What the configuration says. `me` and `peer` are node names."""
@@ -49,7 +42,8 @@ class Policy:
     """Whether a node goes on alone only as the heir that the arbiter names."""
     restart_window: Seconds = 86_400.0
     """How long a node on which an application gave up is not a place to fail over to."""
-    keep: Keep = Keep.MANUAL
+    former_primary_wins: bool = False
+    """Whether a split brain ends by itself, where the records tell who was primary before."""
 
 
 @dataclass(frozen=True, slots=True)

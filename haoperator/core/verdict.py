@@ -73,6 +73,8 @@ def copy_problem(record: DataRecord, peer: str) -> str:
     """Why this copy of the data may not serve, `""` if it may."""
     if not record.generation:
         return "this node has never held the data: 'hactl promote' on the node that has it"
+    if record.yielded_to:
+        return f"the data here has yielded to {peer}'s: it is set aside, and replaced; start {peer}"
     if not record.consistent:
         return (
             f"the data here is a mixture: its resynchronisation from {peer} was not finished; "
@@ -127,11 +129,6 @@ def _beside(state: State, peer: Status) -> Verdict:
     relation = state.record.relation_to(peer.record)
     if relation is Relation.DIVERGED:
         return Verdict(Answer.NO, split_brain_text(state))
-    if relation is Relation.ANCESTOR and state.record.yielded_to:
-        return Verdict(
-            Answer.NO,
-            f"the data here yields to {name}'s, and is kept aside before it is overwritten",
-        )
     if relation is Relation.ANCESTOR:
         return Verdict(
             Answer.NO,

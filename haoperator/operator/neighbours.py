@@ -204,6 +204,8 @@ class Replicator(Neighbour):
                     await self._call("BecomeSecondary")
                 case do.MarkOutdated():
                     await self._call("MarkOutdated")
+                case do.YieldBranch(to):
+                    await self._call("YieldBranch", "s", [to])
                 case _:
                     raise AssertionError(f"no command to the replicator: {command}")
         except (DBusError, ConnectionError) as err:

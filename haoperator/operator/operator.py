@@ -35,7 +35,7 @@ from haoperator.operator.units import Units
 from haoperator.systemd import names, notify
 from haoperator.systemd.bus import Endpoint
 from haoperator.systemd.jobs import SystemdError
-from tomlconfig import Config, Failover
+from tomlconfig import Config, Failover, Keep
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +68,7 @@ class Operator:
             automatic=config.cluster.failover is Failover.AUTOMATIC,
             preferred=config.cluster.preferred,
             arbiter=config.arbiter is not None,
+            former_primary_wins=config.splitbrain.keep is Keep.FORMER_PRIMARY,
             restart_window=max((app.restart_window for app in config.apps), default=0.0),
         )
         self.state = State(
@@ -211,7 +212,13 @@ class Operator:
             case do.Refuse(reason):
                 if answer is not None and not answer.done():
                     answer.set_exception(Refused(reason))
-            case do.BecomePrimary() | do.BecomeSecondary() | do.ContinueAlone() | do.MarkOutdated():
+            case (
+                do.BecomePrimary()
+                | do.BecomeSecondary()
+                | do.ContinueAlone()
+                | do.MarkOutdated()
+                | do.YieldBranch()
+            ):
                 # Permission to write without the peer rests on evidence that ages.
                 deadline = time.monotonic() + self.state.policy.detect / 2
                 self._later(self._replicator.carry_out(effect, int(deadline * 1e6)))
@@ -274,6 +281,9 @@ class Operator:
     async def set_maintenance(self, on_: bool) -> None:
         await self._ask(on.MaintenanceCommanded(on_))
 
+    async def yield_branch(self) -> None:
+        await self._ask(on.YieldCommanded())
+
     async def start(self) -> None:
         await self._of_systemd(self._units.start_cluster())
 
@@ -331,7 +341,10 @@ class Operator:
         links = self._heartbeat.levels.get("Links", {})
         directories = self._replicator.levels.get("Directories", "")
         verification = self._replicator.levels.get("Verification", "")
-        document = report(self._config, state, links, directories, verification, self._units.states)
+        yielded = self._replicator.levels.get("Yielded", "")
+        document = report(
+            self._config, state, links, directories, verification, yielded, self._units.states
+        )
         self._cluster.announce(document_levels(document))
         self._parts.announce(document)
         if now == before:

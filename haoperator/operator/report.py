@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from haoperator.core.explain import explain
+from haoperator.core.splitbrain import division
 from haoperator.core.state import Contact, State, shown, shown_as
 from haoperator.core.status import Role
 from haoperator.core.verdict import may_promote
@@ -22,10 +23,12 @@ def report(
     links: Mapping[str, bool],
     directories: str,
     verification: str,
+    yielded: str,
     units: Mapping[str, str],
 ) -> dict[str, Any]:
     """Everything an administrator asks for. `directories` is the replicator's JSON list,
-    `verification` its JSON about the last one, `units` maps unit names to systemd's ActiveState."""
+    `verification` its JSON about the last one, `yielded` about data that lost, `units` maps unit
+    names to systemd's ActiveState."""
     name, transition = shown(state)
     return {
         "state": str(name),
@@ -47,6 +50,7 @@ def report(
         "stream": str(state.stream),
         "replication": json.loads(directories) if directories else [],
         "verification": json.loads(verification) if verification else {"state": "none"},
+        "splitbrain": _splitbrain(state, yielded),
         "vips": [
             {
                 "name": vip.name,
@@ -75,6 +79,14 @@ def report(
         "record": json.loads(state.record.to_json()),
         "configuration": config.digest,
     }
+
+
+def _splitbrain(state: State, yielded: str) -> dict[str, Any] | None:
+    divided = division(state)
+    if divided is None:
+        return None
+    problem = json.loads(yielded)["problem"] if yielded else ""
+    return {**asdict(divided), "problem": problem}
 
 
 def peer_state(state: State) -> str:

@@ -59,6 +59,9 @@ class Told:
     async def verify(self, repair: bool) -> None:
         self.verified.append(repair)
 
+    async def yield_branch(self) -> None:
+        raise Refused("there is no split brain")
+
     async def open_gate(self) -> None:
         raise Refused("the data here is stale")
 

@@ -289,9 +289,9 @@ def maintenance() -> Telling:
     return telling
 
 
-def split_brain_by_force() -> Telling:
+def split_brain_by_force(world: World | None = None) -> Telling:
     """Split brain by force: one of two stops, and nothing is overwritten"""
-    telling = Telling()
+    telling = Telling(world)
     telling.say("node-b reaches neither node-a nor the witness")
     telling.b.witness = False
     telling.world.heartbeat_cut = True
@@ -302,6 +302,21 @@ def split_brain_by_force() -> Telling:
     telling.go_on(1)
     telling.say("the network is repaired")
     telling.world.heal()
+    telling.go_on(3)
+    return telling
+
+
+def split_brain_is_ended_by_yielding() -> Telling:
+    """Split brain: one node's data yields, is set aside, and the pair is whole again"""
+    telling = split_brain_by_force()
+    telling.command(telling.a, "hactl splitbrain yield", on.YieldCommanded())
+    telling.go_on(3)
+    return telling
+
+
+def split_brain_is_ended_by_policy() -> Telling:
+    """Split brain with keep = "former-primary": the data of the node that took over yields"""
+    telling = split_brain_by_force(World(former_primary_wins=True))
     telling.go_on(3)
     return telling
 
@@ -348,6 +363,8 @@ STORIES: tuple[Callable[[], Telling], ...] = (
     application_fails,
     maintenance,
     split_brain_by_force,
+    split_brain_is_ended_by_yielding,
+    split_brain_is_ended_by_policy,
     stale_node_is_asked,
     operator_is_killed,
 )

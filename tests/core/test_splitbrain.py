@@ -13,7 +13,7 @@ from haoperator.core import events as on
 from haoperator.core.generation import Relation, compare
 from haoperator.core.record import DataRecord
 from haoperator.core.splitbrain import former_primary, split_brain_text, undecided
-from haoperator.core.state import Contact, Keep, Policy, Shown, State, shown
+from haoperator.core.state import Contact, Policy, Shown, State, shown
 from haoperator.core.status import Role, Status
 from haoperator.core.step import status_of, step
 from tests.core.test_world import moves_of
@@ -59,9 +59,9 @@ class DividedWorld(World):
         )
 
 
-def diverged_pair(keep: Keep = Keep.MANUAL, preferred: str | None = None) -> DividedWorld:
+def diverged_pair(*, by_policy: bool = False, preferred: str | None = None) -> DividedWorld:
     """B was the standby of A, and took over while A went on."""
-    world = DividedWorld(preferred, keep=keep)
+    world = DividedWorld(preferred, former_primary_wins=by_policy)
     started_pair(world)
     world.divide()
     assert {n.role for n in world.nodes.values()} == {Role.PRIMARY}
@@ -94,7 +94,7 @@ def test_yield_on_either_node_ends_it_and_keeps_what_lost(loser: str) -> None:
 
 def test_former_primary_wins_by_policy_whoever_is_preferred() -> None:
     for preferred in (None, *NAMES):
-        world = diverged_pair(Keep.FORMER_PRIMARY, preferred)
+        world = diverged_pair(by_policy=True, preferred=preferred)
         assert world.calm(), world.tell_story("does not settle by itself")
         assert shown(world.core(A))[0] is Shown.PRIM, world.tell_story(f"preferred: {preferred}")
         assert world.nodes[B].kept - world.nodes[A].writes
@@ -102,7 +102,7 @@ def test_former_primary_wins_by_policy_whoever_is_preferred() -> None:
 
 def test_policy_that_cannot_tell_waits_for_an_administrator() -> None:
     """Both were promoted by force from nothing: there was no primary before."""
-    world = DividedWorld(keep=Keep.FORMER_PRIMARY)
+    world = DividedWorld(former_primary_wins=True)
     world.heartbeat_cut = world.stream_cut = True
     for node in world.nodes.values():
         world.boot(node)
@@ -144,8 +144,8 @@ def test_both_nodes_that_yield_overwrite_nothing_until_one_is_promoted() -> None
 def test_random_faults_and_yields_overwrite_nothing_that_is_not_kept(block: int) -> None:
     for seed in range(block * WALKS, (block + 1) * WALKS):
         chance = random.Random(seed)
-        keep = chance.choice(list(Keep))
-        world = DividedWorld(chance.choice((None, *NAMES)), keep=keep)
+        by_policy = chance.random() < 0.5
+        world = DividedWorld(chance.choice((None, *NAMES)), former_primary_wins=by_policy)
         started_pair(world)
 
         def force(node: Node, world: DividedWorld = world) -> bool:
@@ -170,9 +170,7 @@ def test_random_faults_and_yields_overwrite_nothing_that_is_not_kept(block: int)
             assert world.split, world.tell_story("comes to rest neither together nor divided")
             told = former_primary(world.core(A), status_of(world.core(B)))
             both = all(n.record.yielded_to for n in world.nodes.values())
-            assert keep is Keep.MANUAL or not told or both, world.tell_story(
-                "the policy could tell"
-            )
+            assert not by_policy or not told or both, world.tell_story("the policy could tell")
             world.tell(world.nodes[chance.choice(NAMES)], on.YieldCommanded())
             if not world.calm():
                 world.tell(world.nodes[chance.choice(NAMES)], on.PromoteCommanded(force=True))

@@ -22,7 +22,7 @@ from haoperator.core import effects as do
 from haoperator.core import events as on
 from haoperator.core.generation import Relation, compare
 from haoperator.core.record import DataRecord
-from haoperator.core.state import Gate, Keep, Policy, Shown, State, shown
+from haoperator.core.state import Gate, Policy, Shown, State, shown
 from haoperator.core.status import Maintenance, Phase, Role, Status, Stream
 from haoperator.core.step import step
 
@@ -83,12 +83,12 @@ class World:
         preferred: str | None = None,
         arbiter: bool = False,
         vips: bool = False,
-        keep: Keep = Keep.MANUAL,
+        former_primary_wins: bool = False,
     ) -> None:
         self.preferred = preferred
         self.arbiter = arbiter
         self.vips = vips
-        self.keep = keep
+        self.former_primary_wins = former_primary_wins
         self.heirs: dict[str, str] = {}
         self.client_cut = False
         self.forced = False
@@ -176,7 +176,7 @@ class World:
             self.peer(node).name,
             preferred=self.preferred,
             arbiter=self.arbiter,
-            keep=self.keep,
+            former_primary_wins=self.former_primary_wins,
         )
         seed = f"{node.boots}-{self.now}-{len(self.story)}"
         node.core = State(policy, seed, now=self.now, maintenance=node.maintenance)

@@ -178,9 +178,11 @@ def test_everything_that_differs_is_kept_and_nothing_else(pair: Pair) -> None:
     pair.replicate()
     base(pair.a.path)
     before = diverge(pair, write_a, write_b)
+    untouched = os.stat(pair.b.backing / "same").st_ino
     give_way(pair)
     settle(pair)
     assert_equal_trees(pair.a.backing, pair.b.backing)
+    assert os.stat(pair.b.backing / "same").st_ino == untouched, "copied for nothing"
     listed = {os.fsdecode(e.path): e.what for e in assert_kept(before, pair.b)}
     assert listed["edited"] is listed["shortened"] is listed["kind"] is What.CONTENT
     assert listed["mode"] is What.ATTRIBUTES
@@ -206,6 +208,22 @@ def test_yield_counts_for_what_the_winner_begins_later_too(pair: Pair) -> None:
     pair.a.boot()
     pair.a.begin()
     settle(pair)
+    assert_kept(before, pair.b)
+
+
+def test_branch_that_was_half_taken_when_the_power_went_is_taken_anew(pair: Pair) -> None:
+    pair.replicate()
+    base(pair.a.path)
+    before = diverge(pair, write_a, write_b)
+    generation = pair.b.record["generation"]
+    for half in (f"{time.strftime('%Y-%m-%d')}-{generation}", f"2020-01-01-{generation}"):
+        files = kept_place(pair.b) / half / "files"
+        files.mkdir(parents=True)
+        inode = os.stat(pair.b.backing / "edited").st_ino
+        (files / str(inode)).write_text("not what it was")
+    give_way(pair)
+    settle(pair)
+    wait_for(lambda: len(os.listdir(kept_place(pair.b))) == 1, "the other one goes")
     assert_kept(before, pair.b)
 
 

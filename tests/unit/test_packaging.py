@@ -29,15 +29,16 @@ def launchers() -> dict[str, str]:
 def hactl_options() -> dict[str, set[str]]:
     """Verb of `hactl` → its options, `--help` apart, and the words that it takes."""
     verbs = next(a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
-    return {
-        verb: {
-            word
-            for action in parser._actions
-            for word in (*action.option_strings, *(action.choices or ()))
-        }
-        - {"-h", "--help"}
-        for verb, parser in verbs.choices.items()
-    }
+    return {verb: words_of(parser) - {"-h", "--help"} for verb, parser in verbs.choices.items()}
+
+
+def words_of(parser: argparse.ArgumentParser) -> set[str]:
+    words: set[str] = set()
+    for action in parser._actions:
+        words |= {*action.option_strings, *(action.choices or ())}
+        if isinstance(action, argparse._SubParsersAction):
+            words = words.union(*map(words_of, action.choices.values()))
+    return words
 
 
 def source_files() -> list[Path]:
