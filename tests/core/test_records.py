@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,6 +60,7 @@ def test_longest_status_fits_into_a_heartbeat_and_reads_back() -> None:
     record = DataRecord()
     for number in range(HISTORY_LIMIT + 5):
         record = record.begin(f"{number:016x}")
+    record = replace(record, yielded_to="f" * 16, up_to_date=False, consistent=False)
     status = Status(
         node="node-with-a-name-of-quite-some-length",
         phase=Phase.PROMOTING,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real split brain: all paths cut, no witness, both write; then it is ended, and nothing is lost."""
+"""A real split brain: all paths cut, no witness, both write; then one yields and nothing is lost."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ def divide(pair: Pair) -> None:
     """Both serve; each writes what the other one does not see."""
     primary, standby = pair.primary, pair.standby
     primary.exec("sh", "-c", f"printf 'one\\ntwo\\nthree\\n' >{NOTE}")
+    primary.exec("rm", "-rf", f"{DATA}/tree")
     fill(primary, f"{DATA}/tree", 8)
     pair.lab.network.cut(primary.name)
     pair.wait({primary.name: "ALONE", standby.name: "ALONE"}, within=30)
