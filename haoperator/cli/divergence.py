@@ -77,7 +77,7 @@ def attributes(entry: Entry, now: Entry) -> Iterator[str]:
                 if entry.xattrs.get(each) != now.xattrs.get(each)
             )
         else:
-            yield name
+            yield "time of modification"
 
 
 def live_entry(kept: Kept, path: bytes) -> Entry | None:

@@ -17,6 +17,7 @@ import tomlconfig
 from haoperator.cli.client import Failed
 from haoperator.cli.kept import find, kept_here
 from haoperator.cli.restoring import restore
+from haoperator.cli.show import text, without_operator
 from haoperator.cli.splitbrain import confirm, differing, dropped, foretold, listed
 from haoperator.replica.branch import Branch
 from haoperator.replica.manifest import About
@@ -213,6 +214,19 @@ def test_yield_shows_first_what_it_does() -> None:
     assert lines[4].endswith(": /srv/shop/.haoperator-data-splitbrain")
     with pytest.raises(Failed, match="there is no split brain"):
         list(foretold(report("secondary", splitbrain=None)))
+
+
+def test_status_shows_both_sides_the_command_and_what_keeps_it_from_going_on() -> None:
+    told = {
+        "sides": [["node-b", "took over"], ["node-a", "went on as the primary"]],
+        "loser": "",
+        "ways": ["'hactl splitbrain yield' on node-a"],
+        "problem": "no room",
+    }
+    shown = text(without_operator("node-b", True) | {"splitbrain": told}, colour=False).splitlines()
+    assert "split brain      node-b took over" in shown
+    assert "                 'hactl splitbrain yield' on node-a" in shown
+    assert "                 nothing is overwritten: no room" in shown
 
 
 def test_only_the_name_of_the_node_confirms(monkeypatch: pytest.MonkeyPatch) -> None:

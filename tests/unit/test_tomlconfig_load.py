@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 import tomlconfig
-from tomlconfig import AppKind, CheckerKind, OnFailure, Ready, ReadyKind, docker_volumes, schema
+from tomlconfig import (
+    AppKind,
+    CheckerKind,
+    ConfigError,
+    Keep,
+    OnFailure,
+    Ready,
+    ReadyKind,
+    docker_volumes,
+    schema,
+)
 from tomlconfig.model import App, Checker, Healthcheck, Timing
 from tomlconfig.reference import render_reference
 
@@ -97,6 +107,14 @@ def test_redis_example_means_what_it_says() -> None:
     assert checker.on_failure is OnFailure.RESTART
     assert config.witness is not None
     assert config.witness.ping == ("10.0.0.254",)
+
+
+def test_whose_data_wins_after_a_split_brain_is_the_choice_of_a_person_unless_said() -> None:
+    assert parse(BASE).splitbrain.keep is Keep.MANUAL
+    text = f'{BASE}[splitbrain]\nkeep = "former-primary"\n'
+    assert parse(text).splitbrain.keep is Keep.FORMER_PRIMARY
+    with pytest.raises(ConfigError, match="former-primary"):
+        parse(f'{BASE}[splitbrain]\nkeep = "newest"\n')
 
 
 def test_digest_follows_the_text() -> None:
