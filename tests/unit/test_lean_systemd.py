@@ -68,6 +68,9 @@ async def manager(folder: Path) -> AsyncIterator[Manager]:
         yield Manager(bus)
     finally:
         bus.disconnect()
+        await bus.wait_for_disconnect()
+        bus._stream.close()  # dbus-next leaves both to the collector
+        bus._sock.close()
         daemon.kill()
         await daemon.wait()
 
