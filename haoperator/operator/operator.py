@@ -41,7 +41,8 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 ALERT_TICK_SECONDS = 0.1
-"""While the peer is silent, or writes wait: how late a decision may be that waits for time."""
+"""While the peer is silent, or writes wait: how late a decision may be that waits for time; less
+with a fast `detect`."""
 ARBITER_LEAST_SECONDS = 1.0
 """How long the arbiter may take to answer, at least; else as long as the loss of the peer."""
 LEAVE_SECONDS = 2.0
@@ -176,7 +177,8 @@ class Operator:
 
     def _tick(self) -> float:
         silent, held = self.state.contact is Contact.SILENT, self.state.stream is Stream.HELD
-        return ALERT_TICK_SECONDS if silent or held else TICK_SECONDS
+        alert = min(ALERT_TICK_SECONDS, self.state.policy.detect / 8)
+        return alert if silent or held else TICK_SECONDS
 
     async def _make_progress(self) -> None:
         """What the watchdog guards: an event goes through the loop."""

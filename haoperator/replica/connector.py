@@ -4,8 +4,8 @@
 When the link that carries the stream dies, the next one takes over: the stream ends when
 nothing came over it for `detect`, writes wait, and a new one begins where a link works.
 
-A primary wants a stream. Whoever has none knocks twice a second, so that both know
-whether the other's replicator lives: a refusal is a sign of life, too.
+A primary wants a stream. Whoever has none knocks several times within `detect`, so that both
+know whether the other's replicator lives: a refusal is a sign of life, too.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ from haoperator.replica.handshake import HandshakeError, LinkFailed, Meeting
 from haoperator.replica.settings import LinkPath, Settings
 from haoperator.replica.sockets import reach
 
-RETRY_SECONDS = 0.2
-KNOCK_SECONDS = 0.5
 OUTDATED_SECONDS = 5.0
 """After a standby could not apply something: what ailed it is likely to be there still, and
 each new stream begins with a comparison of everything."""
@@ -93,30 +91,30 @@ class Connector:
                 pause = self._look()
             except Exception:
                 log.exception("the stream to the peer failed")
-                pause = KNOCK_SECONDS
+                pause = self._settings.pulse_seconds
 
     def _look(self) -> float:
         """Ask the peer for what is wanted. Returns how long to wait before the next time."""
         owner = self._owner
         streaming = owner.wants_stream and time.monotonic() >= self._not_before
         if not streaming and not owner.wants_knock:
-            return KNOCK_SECONDS
+            return self._settings.pulse_seconds
         try:
             link, meeting = self._meet(owner.hello if streaming else lambda: {"knock": True})
         except HandshakeError as err:
             owner.refused(str(err))
-            return KNOCK_SECONDS
+            return self._settings.pulse_seconds
         except OSError:
-            return RETRY_SECONDS if streaming else KNOCK_SECONDS
+            return self._settings.retry_seconds if streaming else self._settings.pulse_seconds
         owner.peer_answers()
         if not streaming:
             meeting.channel.close()
             owner.refused("")
-            return KNOCK_SECONDS
+            return self._settings.pulse_seconds
         if meeting.answer.get("accept") not in MODES:
             meeting.channel.close()
             owner.refused(str(meeting.answer.get("reason", "no reason given")))
-            return KNOCK_SECONDS
+            return self._settings.pulse_seconds
         log.info("stream over %s, protocol version %d", link.name, meeting.agreement.version)
         return self._stream(link, meeting)
 
@@ -151,7 +149,7 @@ class Connector:
             self._hold(link, meeting)
         finally:
             self._channel = None
-        return 0.0 if time.monotonic() - began > STEADY_SECONDS else RETRY_SECONDS
+        return 0.0 if time.monotonic() - began > STEADY_SECONDS else self._settings.retry_seconds
 
     def _hold(self, link: LinkPath, meeting: Meeting) -> None:
         if not self._owner.stream_begins(meeting):

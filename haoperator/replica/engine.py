@@ -28,8 +28,7 @@ from haoperator.replica.settings import ReplicatedDirectory, Settings
 from haoperator.replica.standby import StandbySide
 from haoperator.replica.standing import Refused, Standing
 
-PULSE_SECONDS = 0.5
-"""Signs of life on the stream; `detect` must be several of them."""
+HOUSEKEEP_SECONDS = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -310,8 +309,7 @@ class Engine:
 
     def _pulse(self) -> None:
         ticker = threading.Event()
-        period = min(PULSE_SECONDS, self.settings.detect_seconds / 4)
-        while not ticker.wait(period):
+        while not ticker.wait(self.settings.pulse_seconds):
             self._primary.pulse()
             self._standby.pulse()
             if self.stream is Stream.RESYNC or self._primary.verifier.running:
@@ -334,7 +332,7 @@ class Engine:
         """Apart from the signs of life, because the kernel may make it wait."""
         told = False
         while True:
-            self._mounts.housekeep(self.role, PULSE_SECONDS)
+            self._mounts.housekeep(self.role, HOUSEKEEP_SECONDS)
             if not told and self.hot.state()["unkept"]:
                 told = True
                 log.warning("too many requests in flight: a restart would not know all of them")

@@ -93,7 +93,7 @@ class Listener:
         self._greeted(meeting)
 
     def _complain(self, complaint: str) -> None:
-        """A peer with another key knocks twice a second: the same is said once."""
+        """A peer with another key knocks several times a second: the same is said once."""
         if complaint != self._complaint:
             log.warning("%s", complaint)
         self._complaint = complaint

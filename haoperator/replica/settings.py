@@ -52,3 +52,27 @@ class Settings:
     @property
     def detect_ms(self) -> int:
         return int(self.detect_seconds * 1000)
+
+    @property
+    def pulse_seconds(self) -> float:
+        """How often a sign of life is given, on the stream or by a knock. `detect` is several of
+        them, or a silence of that length would say nothing."""
+        return min(0.5, self.detect_seconds / 4)
+
+    @property
+    def retry_seconds(self) -> float:
+        """How soon a primary looks for its standby again: writes wait."""
+        return min(0.2, self.detect_seconds / 8)
+
+    @property
+    def connect_seconds(self) -> float:
+        """How long a connection may take to be made. Its first packet may have been lost: the
+        kernel sends it again after a whole second only, a new attempt at once."""
+        return min(1.0, self.detect_seconds / 2)
+
+    @property
+    def head_start_seconds(self) -> float:
+        """What a link gets before the next one is tried beside it. A dead one must not cost more:
+        writes wait meanwhile, and after HELD_PATIENCE_SECONDS of the core the standby would be
+        left behind."""
+        return min(0.1, self.detect_seconds / 8)

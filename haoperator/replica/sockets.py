@@ -12,11 +12,7 @@ from collections.abc import Sequence
 
 from haoperator.replica.settings import LinkPath, Settings
 
-CONNECT_SECONDS = 1.0
-HEAD_START_SECONDS = 0.1
-"""What a link gets before the next one is tried beside it. A dead one must not cost more:
-writes wait meanwhile, and after HELD_PATIENCE_SECONDS of the core the standby would be
-left behind."""
+HUNG_DISK_MS = 20_000
 TCP_USER_TIMEOUT = 18
 """Not in every version of the socket module (tcp(7))."""
 
@@ -31,7 +27,8 @@ def reach(links: Sequence[LinkPath], settings: Settings) -> tuple[LinkPath, sock
         for link in links:
             race.enter(link, settings)
             last = link is links[-1]
-            if won := race.winner(CONNECT_SECONDS if last else HEAD_START_SECONDS):
+            patience = settings.connect_seconds if last else settings.head_start_seconds
+            if won := race.winner(patience):
                 return won
         raise race.failure
 
@@ -110,7 +107,10 @@ def listen(address: str, settings: Settings) -> socket.socket:
 def prepare(sock: socket.socket, settings: Settings) -> None:
     """Small frames at once. A peer that is alive but takes nothing is given up in the end.
 
-    Silence ends a stream after `detect`; this is about a peer whose disk hangs.
+    Silence ends a stream after `detect`; this is about a peer whose disk hangs, which has
+    nothing to do with how fast the network is.
     """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, 10 * settings.detect_ms)
+    sock.setsockopt(
+        socket.IPPROTO_TCP, TCP_USER_TIMEOUT, max(HUNG_DISK_MS, 10 * settings.detect_ms)
+    )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import secrets
 import threading
@@ -299,6 +300,18 @@ def test_replicators_without_a_stream_hear_each_other(pair: Pair) -> None:
         lambda: time.monotonic() - pair.a.state["heard"] > 1.2 and pair.a.state["heard"], "silence"
     )
     assert settled - last < 0.5
+
+
+def test_fast_detection_is_given_several_knocks_within_detect(pair: Pair) -> None:
+    for node in (pair.a, pair.b):
+        node.settings["detect_seconds"] = 0.3
+    pair.start()
+    hears_again(pair.a)
+    heard = {pair.a.state["heard"]}
+    wait_for(lambda: heard.add(pair.a.state["heard"]) or len(heard) > 15, "fifteen knocks")
+    times = sorted(heard)
+    gaps = sorted(after - before for before, after in itertools.pairwise(times))
+    assert gaps[len(gaps) // 2] < 0.1, gaps
 
 
 def test_dead_network_is_noticed_within_detect(synced: Pair) -> None:
