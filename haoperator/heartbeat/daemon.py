@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import os
 import time
 from functools import partial
@@ -53,6 +54,7 @@ class Daemon:
             answered=lambda: self._announce_levels(time.monotonic()),
         )
         self._status = b""
+        self._status_until = math.inf
         self._peer_status = b""
         self._sequence = 0
         self._complained_at: float | None = None
@@ -74,12 +76,18 @@ class Daemon:
             for link in self._links:
                 self._close(link)
 
-    def publish(self, status: str) -> None:
-        """Tell the peer this from now on, at once. Raises ValueError if it is too long."""
+    def publish(self, status: str, lifetime: float) -> None:
+        """Tell the peer this from now on, at once, for `lifetime` seconds (0: to the end) unless
+        it is repeated before. Raises ValueError if it is too long.
+
+        Who does not repeat it hangs or is dead, and the peer must not count on what it said.
+        """
         encoded = status.encode()
         self._codec.encode(self._packet(self._links[0], encoded))
-        self._status = encoded
-        self._beat()
+        self._status_until = time.monotonic() + lifetime if lifetime else math.inf
+        if encoded != self._status:
+            self._status = encoded
+            self._beat()
 
     async def _next_beat(self) -> None:
         self._beat_made.clear()
@@ -103,6 +111,9 @@ class Daemon:
             await asyncio.sleep(due - time.monotonic())
 
     def _beat(self) -> None:
+        if self._status and time.monotonic() > self._status_until:
+            log.warning("the operator is not heard any more: its status is withdrawn")
+            self._status = b""
         self._sequence += 1
         for link in self._links:
             self._send(link, self._packet(link, self._status))

@@ -28,7 +28,7 @@ class HeartbeatInterface(ServiceInterface):
     asked at each reading: ages are no level.
     """
 
-    def __init__(self, publish: Callable[[str], None], evidence: Callable[[], str]) -> None:
+    def __init__(self, publish: Callable[[str, float], None], evidence: Callable[[], str]) -> None:
         super().__init__("org.haoperator1.Heartbeat")
         self._publish = publish
         self._evidence = evidence
@@ -48,9 +48,9 @@ class HeartbeatInterface(ServiceInterface):
             self.emit_properties_changed(changed)
 
     @method()
-    def Publish(self, status: "s") -> None:
+    def Publish(self, status: "s", lifetime_usec: "t") -> None:
         try:
-            self._publish(status)
+            self._publish(status, lifetime_usec / 1e6)
         except ValueError as err:
             raise DBusError("org.haoperator1.Error.TooLong", str(err)) from err
 

@@ -18,8 +18,14 @@ from dbus_next.aio import MessageBus
 from haoperator.core import effects as do
 from haoperator.core import events as on
 from haoperator.core.record import DataRecord
-from haoperator.core.status import Role, Status, Stream
+from haoperator.core.status import Phase, Role, Status, Stream
 from haoperator.systemd.bus import call, properties, watch
+
+STATUS_LIFETIME_SECONDS = 5.0
+"""How long the peer hears a status that is not repeated: several times SIGN_OF_LIFE_SECONDS, and
+longer than a restart of the operator takes, which disturbs nothing."""
+SIGN_OF_LIFE_SECONDS = 1.0
+"""How often the operator repeats its status, because its core takes steps."""
 
 log = logging.getLogger(__name__)
 
@@ -125,8 +131,13 @@ class Heartbeat(Neighbour):
         self._returned = returned
 
     async def publish(self, status: Status) -> None:
-        """Let the peer hear `status`. Raises DBusError or ConnectionError."""
-        await call(self._bus, self.name, self.path, f"{self.name}.Publish", "s", [status.to_json()])
+        """Let the peer hear `status` for STATUS_LIFETIME_SECONDS; a departure to the very end.
+
+        Raises DBusError or ConnectionError.
+        """
+        lifetime = 0 if status.phase is Phase.LEAVING else STATUS_LIFETIME_SECONDS
+        body = [status.to_json(), int(lifetime * 1e6)]
+        await call(self._bus, self.name, self.path, f"{self.name}.Publish", "st", body)
 
     def changed(self, names: set[str]) -> None:
         if "Witness" in names:

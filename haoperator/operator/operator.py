@@ -28,7 +28,7 @@ from haoperator.core.state import Contact, Policy, State, shown
 from haoperator.core.status import Maintenance, Role, Status, Stream
 from haoperator.core.step import step
 from haoperator.operator import arbiter, memory
-from haoperator.operator.neighbours import Heartbeat, Replicator
+from haoperator.operator.neighbours import SIGN_OF_LIFE_SECONDS, Heartbeat, Replicator
 from haoperator.operator.parts import Parts
 from haoperator.operator.report import peer_state, report
 from haoperator.operator.units import Units
@@ -84,6 +84,7 @@ class Operator:
         self._gate_waits: list[asyncio.Future[None]] = []
         self._to_publish = asyncio.Event()
         self._publication: Status | None = None
+        self._published_at = 0.0
         self._left = asyncio.Event()
         self._stepped = asyncio.Event()
         self._heartbeat = Heartbeat(self.post, lambda: self._later(self._heartbeat_returned()))
@@ -156,6 +157,8 @@ class Operator:
             if item.processed is not None and not item.processed.done():
                 item.processed.set_result(None)
             self._stepped.set()
+            if time.monotonic() - self._published_at >= SIGN_OF_LIFE_SECONDS:
+                self._to_publish.set()
             self._announce(before)
 
     async def _processed(self, event: on.Event) -> None:
@@ -267,6 +270,7 @@ class Operator:
             if self._publication is None or self._endpoint.bus is None:
                 continue  # `_connected` repeats this
             try:
+                self._published_at = time.monotonic()
                 await self._heartbeat.publish(self._publication)
             except (DBusError, ConnectionError) as err:
                 # The heartbeat daemon restarts; `_heartbeat_returned` repeats this.

@@ -66,12 +66,39 @@ def test_two_nodes_hear_each_other_and_publish_at_once(segment: Segment, tmp_pat
                 a.silent.clear()  # b may have taken its time to start
                 assert await a.interface.get_peer_status() == ""
                 told = time.monotonic()
-                await b.interface.call_publish('{"phase":"primary"}')
+                await b.interface.call_publish('{"phase":"primary"}', 0)
                 await until(lambda: any("primary" in t for _, t in a.heard), "not published")
                 assert a.heard[-1][0] - told < BEAT / 2  # at once, not with the next beat
                 with pytest.raises(Exception, match="at most 1200"):
-                    await b.interface.call_publish("x" * 1201)
+                    await b.interface.call_publish("x" * 1201, 0)
                 assert not a.silent
+
+    asyncio.run(story())
+
+
+def test_status_that_is_not_repeated_is_withdrawn_and_the_node_is_still_felt(
+    segment: Segment, tmp_path: Path
+) -> None:
+    lifetime = 1.0
+
+    async def story() -> None:
+        async with (
+            running("node-a", segment, tmp_path) as a,
+            running("node-b", segment, tmp_path) as b,
+        ):
+            for node in (a, b):
+                await node.until("get_peer_reachable", True)
+            for _ in range(12):
+                await b.interface.call_publish("alive", int(lifetime * 1e6))
+                told = time.monotonic()
+                await asyncio.sleep(lifetime / 8)
+            assert await a.interface.get_peer_status() == "alive"
+            gone = await a.until("get_peer_status", "")
+            assert lifetime - BEAT < gone - told < lifetime + 1
+            assert a.heard[-1][1] == ""
+            assert await a.interface.get_peer_reachable() is True
+            await b.interface.call_publish("back", 0)
+            await a.until("get_peer_status", "back")
 
     asyncio.run(story())
 
@@ -137,7 +164,7 @@ def test_stopped_peer_is_silent_in_time_and_resumed_peer_accuses_nobody(
             await a.until("get_peer_reachable", True)
             await a.until("get_peer_is_silent", False)
             # b stood still for longer than `detect`; a lived all the time.
-            await b.interface.call_publish("after")
+            await b.interface.call_publish("after", 0)
             await until(lambda: any(t == "after" for _, t in a.heard), "b does not go on")
             assert not b.silent
             assert len(a.silent) == 1
@@ -271,7 +298,7 @@ def test_restart_of_the_bus_delays_no_beat(
         async with running("node-a", segment, tmp_path) as a:
             peer = impostors()
             await peer.introduce(a)
-            await a.interface.call_publish("kept")
+            await a.interface.call_publish("kept", 0)
             end(a.bus.process)
             for _ in range(8):
                 await until(lambda: bool(peer.hear()), "node-a stopped beating without a bus")
