@@ -17,7 +17,7 @@ SCRIPTS := .ci/run packaging/build-deb packaging/install-deps packaging/install-
 	packaging/debian/haoperator.postinst packaging/debian/haoperator.prerm \
 	packaging/debian/haoperator.postrm packaging/bash-completion/hactl
 
-.PHONY: help demo test lint lint-ruff lint-mypy lint-imports lint-scripts format deb bench soak soak-power ext deps sanitize fuzz lab-up lab-down lab-shell clean need-root
+.PHONY: help demo test lint lint-ruff lint-mypy lint-imports lint-scripts format deb bench matrix soak soak-power ext deps sanitize fuzz lab-up lab-down lab-shell clean need-root
 
 .NOTPARALLEL:
 
@@ -30,6 +30,7 @@ help:
 	@echo 'make bench          measurements, beside GlusterFS: make bench BENCH=--quick (root)'
 	@echo 'make sanitize       the tests of replication, with a C extension that watches itself (root)'
 	@echo 'make fuzz           nonsense for the parsers: make fuzz SECONDS=600 (root)'
+	@echo 'make matrix         every fault on a real pair, into docs/fault-matrix.md (root)'
 	@echo 'make soak           takeovers in a row: make soak N=100 (root)'
 	@echo 'make soak-power     power cuts at random: make soak-power N=200 SEED=… (root)'
 	@echo 'make lab-up         boot the two nodes of the lab (root)'
@@ -119,6 +120,9 @@ demo: need-root deb
 bench: need-root deps ext
 	@packaging/install-deps tests/bench/apt-packages
 	@$(PYTHON) -m tests.bench $(BENCH)
+
+matrix: need-root deb
+	@$(PYTHON) -m tests.lab matrix $(ONLY)
 
 soak: need-root deb
 	@$(PYTHON) -m tests.lab soak

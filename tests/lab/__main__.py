@@ -11,6 +11,7 @@ import time
 
 from .command import LabError, clean_environment
 from .lab import Lab
+from .matrix import matrix
 from .power_soak import soak_power
 from .soak import soak
 from .standing import Standing
@@ -49,6 +50,8 @@ def parser() -> argparse.ArgumentParser:
     cutting.add_argument("rounds", nargs="?", type=int, default=int(os.environ.get("N", "200")))
     cutting.add_argument("--seed", default=os.environ.get("SEED", f"{time.time():.0f}"))
     cutting.add_argument("--first", type=int, default=1, help="the number of the first cut")
+    playing = verbs.add_parser("matrix", help="every fault, on a lab of its own making")
+    playing.add_argument("words", nargs="*", help="only those with one of these in their names")
     return p
 
 
@@ -89,6 +92,8 @@ def act(lab: Lab, args: argparse.Namespace) -> int:
             return soak(args.rounds)
         case "power":
             return soak_power(args.rounds, args.seed, args.first)
+        case "matrix":
+            return matrix(args.words)
         case "heal":
             lab.network.heal()
     return 0

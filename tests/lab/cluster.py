@@ -121,10 +121,12 @@ class Pair:
         assert self.primary is former, "the last primary has the newest data"
 
     def state(self, node: Node) -> str:
-        """What the operator shows on the bus; "off" without power, "" without an operator."""
+        """What the operator shows on the bus; "off" without power, "" without an operator
+        that answers."""
         if not node.powered:
             return "off"
-        shown = node.exec("busctl", "--json=short", "get-property", *CLUSTER, "State", check=False)
+        get = ("busctl", "--timeout=2s", "--json=short", "get-property")
+        shown = node.exec(*get, *CLUSTER, "State", check=False)
         return str(json.loads(shown.stdout)["data"]) if shown.returncode == 0 else ""
 
     def states(self) -> dict[str, str]:

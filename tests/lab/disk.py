@@ -41,9 +41,22 @@ def cut_after(directory: Path) -> Iterator[None]:
     opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield
-        fcntl.ioctl(opened, FS_IOC_SHUTDOWN, struct.pack("I", NOLOGFLUSH))
+        _shut_down(opened)
     finally:
         os.close(opened)
+
+
+def kill(directory: Path) -> None:
+    """The disk that `directory` lies on dies under its node: every access fails with EIO."""
+    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _shut_down(opened)
+    finally:
+        os.close(opened)
+
+
+def _shut_down(opened: int) -> None:
+    fcntl.ioctl(opened, FS_IOC_SHUTDOWN, struct.pack("I", NOLOGFLUSH))
 
 
 def wait_released(image: Path) -> None:
