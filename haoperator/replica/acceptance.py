@@ -49,8 +49,14 @@ def judge(
     token: bytes,
     *,
     complete: bool,
+    left_behind: bool,
 ) -> Verdict:
-    """The answer to what a primary says. Raises KeyError, TypeError, ValueError for nonsense."""
+    """The answer to what a primary says. Raises KeyError, TypeError, ValueError for nonsense.
+
+    `left_behind`: this copy was marked outdated a moment ago, so that the primary can go on
+    alone. It gets the time to do that, or a standby that leaves would be in step again for
+    the moment that it is still there, and the primary's writes would wait for `detect`.
+    """
     if role is not Role.SECONDARY:
         return Verdict(refuse="not-standby", reason=f"{settings.node} is {role}")
     if said["directories"] != [directory.name for directory in settings.directories]:
@@ -63,6 +69,8 @@ def judge(
         return Verdict(refuse=relation, reason="diverged: both nodes wrote without the other")
     if relation is Relation.DESCENDANT:
         return Verdict(refuse=relation, reason=f"{settings.node} has newer data")
+    if left_behind and relation is Relation.EQUAL:
+        return Verdict(refuse="outdated", reason=f"{settings.node} marked itself outdated")
     if compare(record.lineage, primarys.lineage) is Relation.DIVERGED:
         return Verdict(resync=True, keep=True)
     shown = bytes.fromhex(said["token"])

@@ -29,6 +29,9 @@ from haoperator.replica.standby import StandbySide
 from haoperator.replica.standing import Refused, Standing
 
 HOUSEKEEP_SECONDS = 0.5
+LEFT_BEHIND_SECONDS = 3.0
+"""How long a standby that marked itself outdated refuses a primary that has not gone on alone
+yet: more than its processes need to end, when it leaves."""
 
 log = logging.getLogger(__name__)
 
@@ -283,6 +286,7 @@ class Engine:
             if self.role is not Role.SECONDARY:
                 raise Refused(f"this node is {self.role}")
             self._standby.end()
+            self._standby.left_behind_until = time.monotonic() + LEFT_BEHIND_SECONDS
             self._standing.token = b""
             self._standing.put(up_to_date=False)
             self._standing.say(stream=Stream.DISCONNECTED)

@@ -46,6 +46,8 @@ class StandbySide:
         self.fallback = Fallback(wanted=settings.snapshot_before_resync, directories=mounts)
         self.progress: dict[str, Progress] = {}
         """By directory, of the last resync, as the primary told it."""
+        self.left_behind_until = 0.0
+        """Until when a primary of the same generation is to go on alone; by time.monotonic."""
         self.listener = Listener(settings, self.greeted)
 
     @property
@@ -78,6 +80,7 @@ class StandbySide:
             standing.record,
             standing.token,
             complete=self._mounts.complete,
+            left_behind=time.monotonic() < self.left_behind_until,
         )
         if verdict.keep and not self.aside.prepare():
             reason = self.aside.problem or f"{settings.node} sets its losing data aside first"

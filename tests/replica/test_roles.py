@@ -285,6 +285,15 @@ def test_marked_outdated_is_durable_and_closes_the_stream(synced: Pair) -> None:
     wait_for(lambda: synced.a.stream in ("held", "resync", "synced"), "a noticed")
 
 
+def test_primary_may_go_on_alone_when_its_standby_has_marked_itself_outdated(synced: Pair) -> None:
+    """In step again for the moment that it is still there, it would be waited for afterwards."""
+    synced.b.call("mark_outdated")
+    synced.a.wait_stream("held")
+    wait_for(lambda: "outdated" in synced.a.state["refusal"], "b refuses")
+    synced.a.call("continue_alone", generation=fresh())
+    synced.a.wait_stream("synced")
+
+
 def hears_again(node: Node) -> None:
     first = wait_for(lambda: node.state["heard"], "heard at all")
     wait_for(lambda: node.state["heard"] > first, "heard again")

@@ -46,7 +46,6 @@ ROWS = [
     ('[timing]\nhartbeat = "1s"\n', 2, "timing.hartbeat", "unknown key", '"heartbeat"'),
     ("[timings]\n", 1, "timings", "unknown table", '"timing"'),
     ("[application.web]\n", 1, "application", "unknown table", '"app"'),
-    ("[splitbrain]\nkeep = 1\n", 1, "splitbrain", "not supported yet", "take this table out"),
     ("[arbiter]\n", 1, "arbiter", '"etcd" is missing', "URLs"),
     ("[arbiter]\netcd = []\n", 2, "arbiter.etcd", "the list is empty", ""),
     ("[arbiter]\nttl = 5\n", 2, "arbiter.ttl", "unknown key", ""),
