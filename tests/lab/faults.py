@@ -111,7 +111,7 @@ def fail_application(*sides: Side) -> Fault:
 def forget(stage: Stage) -> None:
     """Both nodes leave and lose all that haoperator ever wrote down: a first start."""
     for node in stage.pair.nodes:
-        node.exec("hactl", "stop", timeout=90)
+        node.exec("systemctl", "stop", "ha-cluster.target", timeout=90)
     for node in stage.pair.nodes:
         node.exec("sh", "-c", "rm -rf /var/lib/haoperator/*")
     for node in stage.pair.nodes:
@@ -130,3 +130,46 @@ def prefer_the_primary(stage: Stage) -> None:
 def with_cluster(line: str) -> str:
     """The lab's configuration with one more line in `[cluster]`."""
     return CONFIG.replace("[cluster]\n", f"[cluster]\n{line}\n")
+
+
+CLOCK = "/run/lab-clock"
+LIBRARY = "/usr/lib/$(uname -m)-linux-gnu/faketime/libfaketimeMT.so.1"
+OWN_CLOCK = f"""
+set -e
+echo +0 >{CLOCK}
+for unit in {" ".join(DAEMONS)}; do
+    mkdir -p /run/systemd/system/$unit.service.d
+    cat >/run/systemd/system/$unit.service.d/clock.conf <<END
+[Service]
+Environment=LD_PRELOAD={LIBRARY} FAKETIME_TIMESTAMP_FILE={CLOCK}
+Environment=FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1
+END
+done
+systemctl daemon-reload
+systemctl restart {" ".join(DAEMONS)}
+"""
+MACHINES_CLOCK = f"""
+rm /run/systemd/system/*.d/clock.conf
+systemctl daemon-reload
+systemctl restart {" ".join(DAEMONS)}
+"""
+
+
+def give_own_clocks(stage: Stage) -> None:
+    """Our daemons on both nodes get a real-time clock that can be set: the machine has one
+    only, which belongs to others too."""
+    for node in stage.pair.nodes:
+        node.install("libfaketime")
+        node.exec("sh", "-c", OWN_CLOCK, timeout=90)
+        stage.pair.wait_healthy()
+
+
+def take_own_clocks(stage: Stage) -> None:
+    for node in stage.pair.nodes:
+        node.exec("sh", "-c", MACHINES_CLOCK, timeout=90)
+        stage.pair.wait_healthy()
+
+
+def set_clock(side: Side, offset: str) -> Fault:
+    """CLOCK_REALTIME of our daemons on a node jumps, by `+5h` or the like."""
+    return lambda stage: stage.node(side).put(CLOCK, f"{offset}\n")

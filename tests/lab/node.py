@@ -8,8 +8,10 @@ only what had reached it. What is gone is gone: processes, sockets, addresses.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import uuid
 from pathlib import Path
@@ -141,10 +143,16 @@ class Node:
         """An orderly shutdown, as `systemctl poweroff` does it."""
         leader = Process.of(self.leader)
         self.exec("systemctl", "poweroff", check=False)
+
+        def down() -> bool:
+            wake_entered(leader.pid)
+            return not leader.alive()
+
         until(
-            lambda: not leader.alive(),
+            down,
             f"{self.name} is down",
             within=within,
+            every=0.2,
             hint=lambda: "\n".join(self.console.read_text(errors="replace").splitlines()[-20:]),
         )
         self._off()
@@ -230,6 +238,16 @@ class Node:
         self.ledger.note_leader(self.name, None)
         self.network.unplug(self.name)
         remove_cgroup(self.cgroup)
+
+
+def wake_entered(leader: int) -> None:
+    """Lets every `nsenter` into a node go on. systemd-shutdown stops all processes for a moment;
+    an nsenter stops with its child, and would never see that it has ended."""
+    wanted = f"nsenter\0-t\0{leader}\0".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "cmdline").read_bytes().startswith(wanted):
+                os.kill(int(process.name), signal.SIGCONT)
 
 
 def first_process_under(launcher: int) -> int | None:

@@ -25,7 +25,7 @@ UNNOTICED = 0.7
 0.2, and the client gives up a connection after 0.5."""
 SILENCE = 5.0
 """A takeover after `detect`: 2 s, the evidence of the other paths, and the application's start."""
-SWAPPED = 3.0
+SWAPPED = 5.0
 """One in order."""
 
 
@@ -446,6 +446,16 @@ def neighbour_scenarios() -> Iterator[Scenario]:
         step = Step(f"{side}: dockerd stopped", dockerd, must)
         end = "stays" if side is STANDBY else "moves"
         yield Scenario(f"dockerd-{side}", "machine", (step,), end=end)
+    yield Scenario(
+        "clock",
+        "machine",
+        tuple(
+            Step(f"{side}: clock of the daemons set by {way}", do.set_clock(side, way), NOTHING)
+            for side, way in ((PRIMARY, "+5h"), (STANDBY, "-5h"), (PRIMARY, "-5h"))
+        ),
+        prepare=do.give_own_clocks,
+        restore=do.take_own_clocks,
+    )
     yield Scenario(
         "replicator-kill-primary",
         "machine",
