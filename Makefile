@@ -17,7 +17,7 @@ SCRIPTS := .ci/run packaging/build-deb packaging/install-deps packaging/install-
 	packaging/debian/haoperator.postinst packaging/debian/haoperator.prerm \
 	packaging/debian/haoperator.postrm packaging/bash-completion/hactl
 
-.PHONY: help demo test lint lint-ruff lint-mypy lint-imports lint-scripts format deb bench matrix soak soak-power ext deps sanitize fuzz lab-up lab-down lab-shell clean need-root
+.PHONY: help demo test lint lint-ruff lint-mypy lint-imports lint-scripts format deb bench matrix soak soak-takeover soak-power ext deps sanitize fuzz lab-up lab-down lab-shell clean need-root
 
 .NOTPARALLEL:
 
@@ -31,7 +31,8 @@ help:
 	@echo 'make sanitize       the tests of replication, with a C extension that watches itself (root)'
 	@echo 'make fuzz           nonsense for the parsers: make fuzz SECONDS=600 (root)'
 	@echo 'make matrix         every fault on a real pair, into docs/fault-matrix.md (root)'
-	@echo 'make soak           takeovers in a row: make soak N=100 (root)'
+	@echo 'make soak           faults at random, for an hour: make soak SECONDS=600 SEED=… (root)'
+	@echo 'make soak-takeover  takeovers in a row: make soak-takeover N=100 (root)'
 	@echo 'make soak-power     power cuts at random: make soak-power N=200 SEED=… (root)'
 	@echo 'make lab-up         boot the two nodes of the lab (root)'
 	@echo 'make lab-shell      a shell in a node: make lab-shell NODE=a'
@@ -124,8 +125,12 @@ bench: need-root deps ext
 matrix: need-root deb
 	@$(PYTHON) -m tests.lab matrix $(ONLY)
 
+soak: SECONDS := 3600
 soak: need-root deb
-	@$(PYTHON) -m tests.lab soak
+	@$(PYTHON) -m tests.lab soak $(SECONDS)
+
+soak-takeover: need-root deb
+	@$(PYTHON) -m tests.lab takeovers
 
 soak-power: need-root deb
 	@$(PYTHON) -m tests.lab power

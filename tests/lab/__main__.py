@@ -9,12 +9,13 @@ import os
 import sys
 import time
 
+from .chaos import soak
 from .command import LabError, clean_environment
 from .lab import Lab
 from .matrix import matrix
 from .power_soak import soak_power
-from .soak import soak
 from .standing import Standing
+from .takeover_soak import soak_takeovers
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,8 +45,12 @@ def parser() -> argparse.ArgumentParser:
     cut.add_argument("--link", choices=("lan", "direct", "repl"), help="this one only")
     cut.add_argument("--direction", choices=("in", "out", "both"), default="both")
     verbs.add_parser("heal", help="mend all that was cut")
-    soaking = verbs.add_parser("soak", help="takeovers in a row, on a lab of its own making")
-    soaking.add_argument("rounds", nargs="?", type=int, default=int(os.environ.get("N", "100")))
+    soaking = verbs.add_parser("soak", help="faults at random, on a lab of its own making")
+    soaking.add_argument("seconds", nargs="?", type=float, default=3600.0)
+    soaking.add_argument("--seed", default=os.environ.get("SEED", f"{time.time():.0f}"))
+    soaking.add_argument("--first", type=int, default=1, help="the number of the first round")
+    taking = verbs.add_parser("takeovers", help="takeovers in a row, on a lab of its own making")
+    taking.add_argument("rounds", nargs="?", type=int, default=int(os.environ.get("N", "100")))
     cutting = verbs.add_parser("power", help="power cuts in a row, on a lab of its own making")
     cutting.add_argument("rounds", nargs="?", type=int, default=int(os.environ.get("N", "200")))
     cutting.add_argument("--seed", default=os.environ.get("SEED", f"{time.time():.0f}"))
@@ -89,7 +94,9 @@ def act(lab: Lab, args: argparse.Namespace) -> int:
             link = "direct" if args.link == "repl" else args.link
             lab.network.cut(part, link, args.direction)
         case "soak":
-            return soak(args.rounds)
+            return soak(args.seconds, args.seed, args.first)
+        case "takeovers":
+            return soak_takeovers(args.rounds)
         case "power":
             return soak_power(args.rounds, args.seed, args.first)
         case "matrix":

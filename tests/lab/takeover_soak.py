@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Takeovers in a row: `make soak N=100`. Ends at the first lost write or stuck cluster."""
+"""Takeovers in a row: `make soak-takeover N=100`. Ends at the first lost write or stuck cluster."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .standing import Standing
 from .takeover import Takeover, bring_back, cut_the_primary
 
 
-def soak(rounds: int, directory: Path = BUILD / "soak") -> int:
+def soak_takeovers(rounds: int, directory: Path = BUILD / "soak-takeover") -> int:
     """Runs `rounds` takeovers and prints each; returns the exit status."""
     lab = Lab()
     pair = Standing(lab)
