@@ -37,16 +37,20 @@ class Aside:
         self._work = threading.Lock()
         self._taking: threading.Thread | None = None
         self._not_before = 0.0
+        self._queue = threading.Lock()
+        self._large: set[tuple[str, int]] = set()
+        """Files, by directory and inode, that a resync may change when they are copied."""
+        self._copying = False
         self.problem = ""
         """Why the data that lost is not overwritten yet, `""` if nothing is wrong."""
 
     def prepare(self) -> bool:
         """Whether all of this node's branch is kept. False: it is being done, or `problem` says
         why not; ask again."""
-        if self._taking is not None and self._taking.is_alive():
+        if self._copying or (self._taking is not None and self._taking.is_alive()):
             return False
         branches_here = self.open()
-        if all(branch.whole for branch in branches_here):
+        if all(branch.open for branch in branches_here):
             _close(branches_here)
             return True
         if time.monotonic() < self._not_before:
@@ -62,7 +66,7 @@ class Aside:
     def open(self) -> list[Branch]:
         """The branch of each directory that this node's data is now; to be closed."""
         id_ = self._id(self._standing.record)
-        return [Branch(each.name, each.root_fd, id_) for each in self._mounts]
+        return [Branch(each.name, each.root_fd, id_, self._copy_later) for each in self._mounts]
 
     def _id(self, record: DataRecord) -> str:
         """The same for all directories and attempts: there is one branch of a generation."""
@@ -88,7 +92,7 @@ class Aside:
         try:
             with self._work:
                 for branch in here:
-                    if not branch.whole:
+                    if not branch.open:
                         began = time.monotonic()
                         count = branch.take(about)
                         took = time.monotonic() - began
@@ -102,6 +106,39 @@ class Aside:
             _close(here)
         self._standing.changed()
 
+    def _copy_later(self, name: str, inode: int) -> None:
+        """In the thread that applies, under no lock: this differs, and must not change before."""
+        with self._queue:
+            self._large.add((name, inode))
+            if self._copying:
+                return
+            self._copying = True
+        opened = self.open()
+        threading.Thread(
+            target=self._copy_large, args=(opened,), name="set-aside", daemon=True
+        ).start()
+
+    def _copy_large(self, opened: list[Branch]) -> None:
+        by_name = {branch.name: branch for branch in opened}
+        problem = ""
+        while True:
+            with self._queue:
+                if not self._large:
+                    self._copying = False
+                    break
+                name, inode = next(iter(self._large))
+            try:
+                with self._work:
+                    by_name[name].release_inode(inode)
+            except OSError as err:
+                problem = f"a large file cannot be kept aside: {err.strerror or err}"
+                log.error("%s", problem)
+            with self._queue:
+                self._large.discard((name, inode))
+        self.problem = problem
+        _close(opened)
+        self._standing.changed()
+
     def tidy(self) -> None:
         """Compare those that are this node's data no more, and drop what is not whole. To be
         called whenever the data changed hands, and once at the start."""
@@ -111,22 +148,25 @@ class Aside:
             for branch in branches(directory.name, directory.root_fd)
         ]
         if found:
-            threading.Thread(target=self._tidy, args=(found,), name="tidy", daemon=True).start()
+            generation = self._standing.record.generation
+            threading.Thread(
+                target=self._tidy, args=(found, generation), name="tidy", daemon=True
+            ).start()
 
-    def _tidy(self, found: list[Branch]) -> None:
+    def _tidy(self, found: list[Branch], generation: str) -> None:
         be_nice()
         try:
             with self._work:
                 for branch in found:
-                    self._tidy_one(branch)
+                    self._tidy_one(branch, generation)
         finally:
             _close(found)
 
-    def _tidy_one(self, branch: Branch) -> None:
+    def _tidy_one(self, branch: Branch, generation: str) -> None:
         try:
             if not branch.whole:
                 branch.drop()
-            elif not branch.id.endswith(f"-{self._standing.record.generation}"):
+            elif not branch.id.endswith(f"-{generation}"):
                 self._compare(branch)
         except (OSError, ValueError) as err:
             log.error("%s is not compared with the data that won: %s", branch, err)

@@ -4,8 +4,9 @@
 First, `take`: names and attributes go to a list, and each regular file gets one more link, in
 `files`, by the number of its inode. That copies nothing. From then on, whatever is removed,
 replaced or moved in the tree is still there. What changes the content of a file in place needs
-a copy first (`release`): as long as the link means the same inode, its content is *shared* with
-the tree. So what a crash leaves is never in doubt, and what was kept once is kept as it was.
+a copy first (`release`; elsewhere, if it is large): as long as the link means the same inode,
+its content is *shared* with the tree. So what a crash leaves is never in doubt, and what was
+kept once is kept as it was.
 
 Last, `compare`, when the tree is the winner's: what is the same goes, what differs is listed.
 Until then, the links of the tree's files are one more than the tree has names for them.
@@ -21,7 +22,7 @@ import fcntl
 import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -44,6 +45,8 @@ from haoperator.replica.walking import Found, place, walk
 
 FICLONE = 0x40049409
 PIECE = 1024 * 1024
+LARGE = 64 * 1024 * 1024
+"""Files up to this size are copied while the stream waits, where there are no reflinks."""
 MOST_OF_FOREIGN_ROOM = 0.9
 """Of what is free on another file system, which is likely the system's own."""
 BUFFER = 256 * 1024
@@ -55,12 +58,24 @@ class NotKept(OSError):
     """Something of the branch cannot be kept aside, so it must not be changed."""
 
 
+class TooLarge(OSError):
+    """More would have to be copied than there is time for."""
+
+
 class Branch:
     """One branch of one replicated directory. Its methods raise OSError."""
 
-    def __init__(self, name: str, root_fd: int, id_: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        root_fd: int,
+        id_: str,
+        later: Callable[[str, int], None] = lambda name, inode: None,
+    ) -> None:
+        """`later` is told of content that it takes long to copy: by `release_inode`, elsewhere."""
         self.id = id_
-        self._name = name
+        self.name = name
+        self._later = later
         self._root = os.dup(root_fd)
         self.above = Path(f"/proc/self/fd/{self._root}") / beside(name)
         self.place = self.above / id_
@@ -69,7 +84,7 @@ class Branch:
             self._open_files()
 
     def __str__(self) -> str:
-        return f"{self._name}: branch {self.id}"
+        return f"{self.name}: branch {self.id}"
 
     def close(self) -> None:
         """Harmless to repeat."""
@@ -89,6 +104,11 @@ class Branch:
         return (self.place / MANIFEST).exists() or self.compared
 
     @property
+    def open(self) -> bool:
+        """Whether it is whole, and this node's data may still be overwritten."""
+        return self.whole and not self.compared
+
+    @property
     def compared(self) -> bool:
         return (self.place / DIFFERENCES).exists()
 
@@ -96,6 +116,8 @@ class Branch:
 
     def take(self, about: About) -> int:
         """Keep all of the tree, in which nothing may change meanwhile. Returns how many names."""
+        if self.compared:
+            raise NotKept(errno.EEXIST, f"{self} is there already, and compared")
         self.drop()
         self.above.mkdir(mode=0o700, exist_ok=True)
         self.place.mkdir(mode=0o700)
@@ -173,35 +195,41 @@ class Branch:
         """How many names the file has in the tree."""
         return st.st_nlink - self.shares(st)
 
-    def release(self, fd: int) -> None:
+    def release(self, fd: int) -> bool:
         """Before the content of the file at `fd` changes: the branch has it for itself, durably.
 
-        Raises NotKept.
+        False: it is large and not copied yet, so it must not change. Raises NotKept.
         """
         st = os.fstat(fd)
         if not self.shares(st):
-            return
+            return True
         try:
-            self._release(st.st_ino)
+            self.release_inode(st.st_ino, most=LARGE)
+        except TooLarge:
+            self._later(self.name, st.st_ino)
+            return False
         except OSError as err:
             path = os.readlink(f"/proc/self/fd/{fd}")
             raise NotKept(
                 err.errno, f"{path} differs and cannot be kept aside: {_why(err)}"
             ) from err
+        return True
 
-    def _release(self, inode: int) -> None:
+    def release_inode(self, inode: int, *, most: int | None = None) -> None:
+        """The same for a file of the branch by its number. Raises TooLarge if more than `most`
+        bytes would have to be copied."""
         flags = os.O_RDONLY | os.O_NOATIME | os.O_CLOEXEC
-        self._copy(os.open(str(inode), flags, dir_fd=self._files), str(inode))
+        self._copy(os.open(str(inode), flags, dir_fd=self._files), str(inode), most)
         os.fsync(self._files)
 
-    def _copy(self, source: int, kept: str) -> None:
+    def _copy(self, source: int, kept: str, most: int | None = None) -> None:
         """The content of `source`, which is closed, under a name in `files`; on disk."""
         new = f"{kept}.new"
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
             target = os.open(new, flags, 0o600, dir_fd=self._files)
             try:
-                copy_content(source, target)
+                copy_content(source, target, most)
                 os.fsync(target)
             finally:
                 os.close(target)
@@ -244,7 +272,7 @@ class Branch:
         """What is kept for good is a name in the tree no more."""
         st = os.stat(str(inode), dir_fd=self._files)
         if st.st_ino == inode and st.st_nlink > 1:
-            self._release(inode)
+            self.release_inode(inode)
 
     def _differences(self) -> Iterator[Entry]:
         only_live = b""
@@ -346,12 +374,18 @@ def branches(name: str, root_fd: int) -> list[Branch]:
     return []
 
 
-def copy_content(source: int, target: int) -> None:
-    """By reference where the file system can, else what is no hole. Raises OSError."""
+def copy_content(source: int, target: int, most: int | None = None) -> None:
+    """By reference where the file system can, else what is no hole, at `most` so many bytes.
+
+    Raises TooLarge, OSError.
+    """
     with contextlib.suppress(OSError):
         fcntl.ioctl(target, FICLONE, source)
         return
-    size, at = os.fstat(source).st_size, 0
+    st = os.fstat(source)
+    if most is not None and st.st_blocks * 512 > most:
+        raise TooLarge(errno.EFBIG, "copying it takes long")
+    size, at = st.st_size, 0
     os.ftruncate(target, size)
     while at < size:
         try:

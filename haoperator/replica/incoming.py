@@ -45,6 +45,10 @@ ABOUT_THE_STREAM = (Type.SYNCFS, Type.HANDOVER, Type.DONE, Type.SETTLED)
 DATA_FLAGS = os.O_RDWR | os.O_NOATIME | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
+class Later(OSError):
+    """Content of the branch that is to be kept is large, and is being copied."""
+
+
 class Session(Protocol):
     """What the standby's session does with the frames about itself."""
 
@@ -126,6 +130,9 @@ class Incoming:
         try:
             self._handlers[type_number](root, seq, node, frame)
         except OSError as err:
+            if isinstance(err, Later):
+                self._lacking = errno.EBUSY
+                return
             if isinstance(err, NotKept) or (isinstance(err, Unlike) and not self._lacks()):
                 raise
             if not (self._tolerant and self._passes_over(type_number, err)):
@@ -142,16 +149,17 @@ class Incoming:
         return self._branches[self._roots.index(root)] if self._branches else None
 
     def _release(self, root: int, fd: int) -> None:
-        """Before the content of the file at `fd` changes. Raises NotKept."""
+        """Before the content of the file at `fd` changes. Raises Later, NotKept."""
         branch = self._branch_of(root)
-        if branch is not None:
-            branch.release(fd)
+        if branch is not None and not branch.release(fd):
+            raise Later(errno.EBUSY, "set aside first")
 
     def _write_guarded(self, node: int) -> None:
         """Data for a file whose content may be the branch's, too. Raises NotKept."""
         fd = self._applier.fd(node)
-        if fd is not None and fd >= 0:
-            self._guarded[node].release(fd)
+        if fd is not None and fd >= 0 and not self._guarded[node].release(fd):
+            self._lacking = errno.EBUSY
+            return
         del self._guarded[node]
         self._applier.write_released()
 
@@ -169,7 +177,9 @@ class Incoming:
 
     def _require_room(self) -> None:
         """Before this copy counts as complete. Raises what was passed over."""
-        if lacking := self._lacks():
+        if (lacking := self._lacks()) == errno.EBUSY:
+            raise OSError(lacking, "large files of the losing data are set aside first")
+        if lacking:
             raise OSError(lacking, os.strerror(lacking))
 
     def _bind(self, root: int, seq: int, node: int, frame: frames.Frame) -> None:

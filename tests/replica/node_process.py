@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from haoperator.replica import connector, fdstore
+from haoperator.replica import branch, connector, fdstore
 from haoperator.replica.engine import Engine
 from haoperator.replica.limits import raise_limits
 from haoperator.replica.reception import Reception
@@ -108,6 +108,7 @@ def main() -> None:
     if "open_files" in said:
         resource.setrlimit(resource.RLIMIT_NOFILE, (said["open_files"], said["open_files"]))
     raise_limits()
+    branch.LARGE = said.get("large", branch.LARGE)
     connector.OUTDATED_SECONDS = said.get("outdated_seconds", connector.OUTDATED_SECONDS)
     settings = settings_from(said)
     engine = Engine(settings)

@@ -290,6 +290,37 @@ def test_winner_goes_on_writing_meanwhile(pair: Pair) -> None:
     assert_kept(before, pair.b)
 
 
+def test_large_files_are_copied_beside_the_stream_and_nobody_waits_for_them(pair: Pair) -> None:
+    pair.b.settings["large"] = MIB
+    pair.b.settings["outdated_seconds"] = pair.a.settings["outdated_seconds"] = 0.2
+    pair.replicate()
+    for number in range(3):
+        (pair.a.path / f"large-{number}").write_bytes(os.urandom(6 * MIB))
+
+    def change(who: bytes) -> Write:
+        def write(root: Path) -> None:
+            for number in range(3):
+                with (root / f"large-{number}").open("r+b") as file:
+                    file.seek(number * MIB)
+                    file.write(who)
+            os.truncate(root / "large-2", 5 * MIB + len(who))
+
+        return write
+
+    before = diverge(pair, change(b"of a"), change(b"of b!"))
+    give_way(pair)
+    with (pair.a.path / "large-0").open("r+b") as file:
+        while pair.a.stream != "synced":
+            file.seek(0)
+            file.write(os.urandom(1000))
+            file.flush()
+    settle(pair)
+    assert_equal_trees(pair.a.backing, pair.b.backing)
+    assert_kept(before, pair.b)
+    told = pair.a.log_text().count("large files of the losing data are set aside first")
+    assert told == 1, "one walk finds all of them"
+
+
 def scribble(chance: random.Random, name: str) -> Write:
     """Random changes, the same for a seed."""
 
