@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from .command import run
@@ -46,6 +47,7 @@ MASKED = (
 )
 RECIPE = 3
 """Raised when this file changes in a way that needs a new image."""
+PRIVATE = ("unshare", "--mount", "--propagation", "private")
 
 
 def key() -> str:
@@ -72,20 +74,10 @@ def build(root: Path) -> None:
     """Makes the image in `root`. Mounts made on the way vanish with their namespace."""
     print(f"building the base image in {root.parent} (once, about two minutes)", flush=True)
     root.mkdir(parents=True)
-    private = ("unshare", "--mount", "--propagation", "private")
     include = f"--include={','.join(BOOTSTRAP)}"
-    run(*private, "debootstrap", "--variant=minbase", include, SUITE, root, timeout=1200)
+    run(*PRIVATE, "debootstrap", "--variant=minbase", include, SUITE, root, timeout=1200)
 
-    policy = root / "usr/sbin/policy-rc.d"  # no package starts a service while the image is made
-    policy.write_text("#!/bin/sh\nexit 101\n")
-    policy.chmod(0o755)
-    install = (
-        'mount -t proc proc "$0/proc"; '
-        'exec chroot "$0" apt-get install --yes --no-install-recommends "$@"'
-    )
-    run(*private, "sh", "-ec", install, root, *PACKAGES, timeout=1200)
-    policy.unlink()
-
+    install(root, PACKAGES)
     for unit in MASKED:
         link = root / "etc/systemd/system" / unit
         link.unlink(missing_ok=True)
@@ -97,6 +89,20 @@ def build(root: Path) -> None:
     for archive in (root / "var/cache/apt/archives").glob("*.deb"):
         archive.unlink()
     os.sync()
+
+
+def install(root: Path, packages: Sequence[str], *, update: bool = False) -> None:
+    """`apt-get install` into a system that does not run, with fresh lists if `update`."""
+    policy = root / "usr/sbin/policy-rc.d"  # no package starts a service while the image is made
+    policy.write_text("#!/bin/sh\nexit 101\n")
+    policy.chmod(0o755)
+    script = (
+        'mount -t proc proc "$0/proc"; '
+        + ('chroot "$0" apt-get update; ' if update else "")
+        + 'exec chroot "$0" apt-get install --yes --no-install-recommends "$@"'
+    )
+    run(*PRIVATE, "sh", "-ec", script, root, *packages, timeout=1200)
+    policy.unlink()
 
 
 def remove_others(cache: Path, image: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,13 +21,15 @@ from .place import NODES, Place
 class Lab:
     """Sets up, finds and takes down the lab of one place."""
 
-    def __init__(self, place: Place | None = None) -> None:
+    def __init__(self, place: Place | None = None, layers: Sequence[Path] = ()) -> None:
+        """`layers`: what lies over the base image, the uppermost first."""
         self.place = place or Place.from_environment()
         self.ledger = Ledger(self.place.ledger)
         self.network = Network(self.place, self.ledger)
         self.base = self.place.cache / f"base-{base.key()}"
+        image = (*layers, self.base)
         self.nodes = {
-            name: Node(self.place, name, self.base, self.ledger, self.network) for name in NODES
+            name: Node(self.place, name, image, self.ledger, self.network) for name in NODES
         }
 
     @property

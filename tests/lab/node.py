@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import disk, host
@@ -33,11 +34,11 @@ exec unshare --mount --propagation private sh -ec "$0" sh "$@" </dev/null >>"$lo
 # Mounts are made in the node's own mount namespace: they are gone when its last
 # process is, and no other node's nspawn can hold a copy of them.
 MOUNT = """
-base=$1; storage=$2; run=$3; shift 3
+image=$1; storage=$2; run=$3; shift 3
 mount -t ext4 -o loop "$storage/disk.img" "$run/disk"
 mkdir -p "$run/disk/srv" "$run/disk/haoperator"
 mount -t overlay overlay "$run/root" \
-    -o "lowerdir=$base,upperdir=$storage/upper,workdir=$storage/work"
+    -o "lowerdir=$image,upperdir=$storage/upper,workdir=$storage/work"
 exec "$@"
 """
 DETACH = 'setsid sh -ec "$@" >/dev/null 2>&1 & echo $!'
@@ -46,10 +47,12 @@ DETACH = 'setsid sh -ec "$@" >/dev/null 2>&1 & echo $!'
 class Node:
     """A node, by its host name. Any process of the lab's user may hold one of these."""
 
-    def __init__(self, place: Place, name: str, base: Path, ledger: Ledger, net: Network) -> None:
+    def __init__(
+        self, place: Place, name: str, image: Sequence[Path], ledger: Ledger, net: Network
+    ) -> None:
         assert name in NODES
         self.name = name
-        self.base = base
+        self.image = image
         self.place = place
         self.ledger = ledger
         self.network = net
@@ -80,7 +83,7 @@ class Node:
         return leader is not None and leader.alive()
 
     def create(self) -> None:
-        """Makes a new server: nothing on it but the base image."""
+        """Makes a new server: nothing on it but the image."""
         for directory in ("upper", "work", "docker"):
             (self.storage / directory).mkdir(parents=True)
         etc = self.storage / "upper/etc"
@@ -217,7 +220,8 @@ class Node:
             "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network",
         }
         procs = self.cgroup / "cgroup.procs"
-        prepare = (LAUNCH, MOUNT, procs, self.console, self.base, self.storage, self.run)
+        image = ":".join(str(layer) for layer in self.image)
+        prepare = (LAUNCH, MOUNT, procs, self.console, image, self.storage, self.run)
         launched = run("sh", "-c", DETACH, "sh", *prepare, *nspawn, env=env)
         launcher = int(launched.stdout)
         pid = until(
