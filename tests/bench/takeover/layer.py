@@ -57,8 +57,8 @@ def build(image: Path, layer: Path) -> None:
     try:
         base.install(root, PACKAGES, update=True)
         run("systemctl", f"--root={root}", "disable", *SERVICES)
-        for directory in ("var/lib/apt/lists", "var/cache/apt/archives"):
-            shutil.rmtree(root / directory)
+        for heap in ("var/lib/apt/lists", "var/cache/apt/archives"):
+            shutil.rmtree(root / heap)
     finally:
         run("umount", root)
     for directory in (work, root):

@@ -1,36 +1,92 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/takeover.md and its picture."""
+"""docs/takeover.md: what was measured, and how."""
 
 from __future__ import annotations
 
-import importlib
-from dataclasses import dataclass
+import os
+import platform
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-from tests.lab.lab import Lab
+from tests.bench.report import processor
+from tests.bench.takeover import picture
+from tests.bench.takeover.cut import CUTS_A_TURN, HOLD_SECONDS, Cut
+from tests.bench.takeover.prober import PERIOD
+from tests.bench.takeover.rivals import FAST_DETECT, FASTEST_ADVERT, Rival
 
+TEXT = Path(__file__).with_name("takeover.md.in")
+FAST_MARGIN = 0.2
+"""What the fast timing may take beside its own `detect`, in seconds."""
 
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """One power cut. All in seconds."""
-
-    rival: str
-    died: str
-    took: float
-    """From the command that cuts until the survivor's first answer for the address."""
-    gap: float
-    """The same, from the last answer of the node that died."""
-    moves: int
-    """How often another node answered while nothing had happened."""
-    watched: float
-    """How long nothing had happened."""
-
-    def __str__(self) -> str:
-        moved = f", had moved {self.moves} times before" if self.moves else ""
-        return f"{self.died} died: {self.took:.3f} s (gap {self.gap:.3f} s){moved}"
+Times = dict[str, list[float]]
+"""By the name of the rival."""
 
 
-def write(cuts: list[Cut], lab: Lab, load: float, docs: Path) -> None:
-    pass
+def times_of(cuts: Sequence[Cut]) -> Times:
+    times: Times = {}
+    for cut in cuts:
+        times.setdefault(cut.rival, []).append(cut.took)
+    return times
+
+
+def table(rivals: Sequence[Rival], cuts: Sequence[Cut]) -> str:
+    """Markdown: one line a rival, in seconds."""
+    times = times_of(cuts)
+    lines = [
+        "| | cuts | median | best | worst | moved of its own |",
+        "|---|---|---|---|---|---|",
+    ]
+    for rival in rivals:
+        took = times[rival.name]
+        own = [cut for cut in cuts if cut.rival == rival.name]
+        lines.append(
+            f"| {rival.title} | {len(took)} | {median(took):.2f} s | {min(took):.2f} s "
+            f"| {max(took):.2f} s | {sum(c.moves for c in own)} in "
+            f"{sum(c.watched for c in own):.0f} s |"
+        )
+    return "\n".join(lines)
+
+
+def bars(times: Times) -> str:
+    """Markdown: what was to be reached, by the medians, and what was."""
+    middle = {name: median(took) for name, took in times.items()}
+    reached = (
+        ("haoperator", "before keepalived", middle["keepalived"]),
+        ("haoperator", "before Pacemaker + Corosync", middle["pacemaker"]),
+        ("haoperator-fast", f"within {FAST_MARGIN:g} s of `detect`", FAST_DETECT + FAST_MARGIN),
+    )
+    lines = ["| | to be reached | at most | measured | met |", "|---|---|---|---|---|"]
+    for name, what, limit in reached:
+        met = "yes" if middle[name] < limit else "**no**"
+        title = "haoperator, fast" if name == "haoperator-fast" else "haoperator"
+        lines.append(f"| {title} | {what} | {limit:.2f} s | {middle[name]:.2f} s | {met} |")
+    return "\n".join(lines)
+
+
+def write(
+    rivals: Sequence[Rival],
+    cuts: Sequence[Cut],
+    versions: dict[str, str],
+    load_average: float,
+    docs: Path,
+) -> None:
+    """Writes takeover.md and takeover.png into `docs`."""
+    docs.mkdir(parents=True, exist_ok=True)
+    text = TEXT.read_text(encoding="utf-8").format(
+        table=table(rivals, cuts),
+        bars=bars(times_of(cuts)),
+        period=PERIOD * 1000,
+        hold=HOLD_SECONDS,
+        turn=CUTS_A_TURN,
+        advert=FASTEST_ADVERT,
+        cpus=os.cpu_count(),
+        processor=processor(),
+        kernel=".".join(platform.release().split(".")[:2]),
+        python=platform.python_version(),
+        load=load_average,
+        **versions,
+    )
+    (docs / "takeover.md").write_text(text, encoding="utf-8")
+    titles = {rival.name: rival.title for rival in rivals}
+    picture.draw(titles, times_of(cuts), docs / "takeover.png")

@@ -9,12 +9,12 @@ Debian's package.
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from typing import Protocol
 
 from tests.lab.cluster import DATA, Pair, package
-from tests.lab.command import LabError
 from tests.lab.customer import VIP
 from tests.lab.lab import Lab
 from tests.lab.node import Node
@@ -239,10 +239,9 @@ def everyone(pair: Pair) -> list[Rival]:
     ]
 
 
-def version(node: Node, package_name: str) -> str:
-    """Debian's version of an installed package, without epoch and revision."""
-    show = ("dpkg-query", "--show", "--showformat=${Version}", package_name)
-    shown = node.exec(*show).stdout
-    if not shown:
-        raise LabError(f"{package_name} is not installed in {node.name}")
-    return shown.partition(":")[2].partition("-")[0] or shown.partition("-")[0]
+def versions(node: Node) -> dict[str, str]:
+    """Upstream's versions of what is compared with, by the name of Debian's package."""
+    names = ("keepalived", "pacemaker", "corosync")
+    shown = node.exec("dpkg-query", "--show", "--showformat=${Version}\n", *names).stdout
+    found = [re.sub(r"^\d+:|-[^-]*$", "", version) for version in shown.split()]
+    return dict(zip(names, found, strict=True))
