@@ -6,6 +6,7 @@ PYTHON := /usr/bin/python3
 VENV := build/venv
 NODE := a
 SECONDS := 60
+ROUNDS := 30
 MAKEFLAGS += --no-builtin-rules
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -18,6 +19,7 @@ SCRIPTS := .ci/run packaging/build-deb packaging/install-deps packaging/install-
 	packaging/debian/haoperator.postrm packaging/bash-completion/hactl
 
 .PHONY: help demo test lint lint-ruff lint-mypy lint-imports lint-scripts format deb bench matrix soak soak-takeover soak-power ext deps sanitize fuzz lab-up lab-down lab-shell clean need-root
+.PHONY: help demo test lint lint-ruff lint-mypy lint-imports lint-scripts format deb bench bench-takeover matrix soak soak-power ext deps sanitize fuzz lab-up lab-down lab-shell clean need-root
 
 .NOTPARALLEL:
 
@@ -28,6 +30,7 @@ help:
 	@echo 'make format         put the formatting right'
 	@echo 'make deb            build/haoperator_*.deb, and lintian on it'
 	@echo 'make bench          measurements, beside GlusterFS: make bench BENCH=--quick (root)'
+	@echo 'make bench-takeover power cuts, beside keepalived and Pacemaker: ROUNDS=30 (root)'
 	@echo 'make sanitize       the tests of replication, with a C extension that watches itself (root)'
 	@echo 'make fuzz           nonsense for the parsers: make fuzz SECONDS=600 (root)'
 	@echo 'make matrix         every fault on a real pair, into docs/fault-matrix.md (root)'
@@ -121,6 +124,9 @@ demo: need-root deb
 bench: need-root deps ext
 	@packaging/install-deps tests/bench/apt-packages
 	@$(PYTHON) -m tests.bench $(BENCH)
+
+bench-takeover: need-root deb
+	@$(PYTHON) -m tests.bench.takeover --rounds $(ROUNDS)
 
 matrix: need-root deb
 	@$(PYTHON) -m tests.lab matrix $(ONLY)
