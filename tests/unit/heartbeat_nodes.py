@@ -173,11 +173,20 @@ async def until(condition: Callable[[], bool], what: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running(name: str, segment: Segment, where: Path) -> AsyncIterator[Node]:
+async def running(
+    name: str,
+    segment: Segment,
+    where: Path,
+    *,
+    detect: float = DETECT,
+    beat: float = BEAT,
+    prefix: tuple[str, ...] = (),
+) -> AsyncIterator[Node]:
+    """A process that beats, under the command `prefix`."""
     bus = start_bus(where / name)
-    arguments = [name, str(segment.port), str(DETECT), str(BEAT), *segment.arguments]
+    arguments = [name, str(segment.port), str(detect), str(beat), *segment.arguments]
     process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once
-        [sys.executable, "-c", PROGRAM, *arguments],
+        [*prefix, sys.executable, "-c", PROGRAM, *arguments],
         env={**os.environ, "DBUS_SYSTEM_BUS_ADDRESS": bus.address, "PYTHONPATH": str(ROOT)},
     )
     node = Node(name, process, bus)
