@@ -20,6 +20,7 @@ SCRIPTS := .ci/run packaging/build-deb packaging/install-deps packaging/install-
 
 .PHONY: help demo test lint lint-ruff lint-mypy lint-imports lint-scripts format deb bench matrix soak soak-takeover soak-power ext deps sanitize fuzz lab-up lab-down lab-shell clean need-root
 .PHONY: help demo test lint lint-ruff lint-mypy lint-imports lint-scripts format deb bench bench-takeover matrix soak soak-power ext deps sanitize fuzz lab-up lab-down lab-shell clean need-root
+.PHONY: help demo test lint lint-ruff lint-mypy lint-imports lint-scripts format deb bench matrix soak soak-power saturate ext deps sanitize fuzz lab-up lab-down lab-shell clean need-root
 
 .NOTPARALLEL:
 
@@ -37,6 +38,7 @@ help:
 	@echo 'make soak           faults at random, for an hour: make soak SECONDS=600 SEED=… (root)'
 	@echo 'make soak-takeover  takeovers in a row: make soak-takeover N=100 (root)'
 	@echo 'make soak-power     power cuts at random: make soak-power N=200 SEED=… (root)'
+	@echo 'make saturate       heartbeats on busy cores and disks: make saturate SECONDS=3600 (root)'
 	@echo 'make lab-up         boot the two nodes of the lab (root)'
 	@echo 'make lab-shell      a shell in a node: make lab-shell NODE=a'
 	@echo 'make lab-down       power the lab off and remove what it made'
@@ -140,6 +142,10 @@ soak-takeover: need-root deb
 
 soak-power: need-root deb
 	@$(PYTHON) -m tests.lab power
+
+# A few seconds of it are in `make test`.
+saturate: need-root deps
+	@HAOPERATOR_SATURATE_SECONDS=$(SECONDS) $(PYTHON) -m pytest -v tests/unit/test_heartbeat_saturated.py
 
 lab-up: need-root deb
 	@$(PYTHON) -m tests.lab up
