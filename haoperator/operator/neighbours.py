@@ -8,6 +8,7 @@ new connection to the bus, and when the daemon's name appears.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -138,6 +139,23 @@ class Heartbeat(Neighbour):
         lifetime = 0 if status.phase is Phase.LEAVING else STATUS_LIFETIME_SECONDS
         body = [status.to_json(), int(lifetime * 1e6)]
         await call(self._bus, self.name, self.path, f"{self.name}.Publish", "st", body)
+
+    async def confirms(self, witness: on.Witness, probe: on.Probe, patience: float) -> bool:
+        """Whether the peer is silent still, beside this evidence: asked anew, and False without
+        an answer within `patience` seconds. What was announced before may be of any age, if
+        this process or the daemon stood still in between."""
+        try:
+            async with asyncio.timeout(patience):
+                levels = await properties(self._bus, self.name, self.path, self.name)
+        except (DBusError, ConnectionError, TimeoutError) as err:
+            log.warning("the silence of the peer is not confirmed: %s", err or "no answer")
+            return False
+        told = (levels["PeerIsSilent"], levels["Witness"], levels.get("VipProbe", on.Probe.NONE))
+        if told == (True, witness, probe):
+            return True
+        log.info("the evidence has changed: silent, witness, virtual IPs are %s now", told)
+        await self.refresh()
+        return False
 
     def changed(self, names: set[str]) -> None:
         if "Witness" in names:

@@ -224,9 +224,21 @@ class Operator:
                 | do.MarkOutdated()
                 | do.YieldBranch()
             ):
-                # Permission to write without the peer rests on evidence that ages.
-                deadline = time.monotonic() + self.state.policy.detect / 2
-                self._later(self._replicator.carry_out(effect, int(deadline * 1e6)))
+                self._later(self._command(effect, self.state))
+
+    async def _command(self, effect: do.Effect, decided: State) -> None:
+        """To the replicator. Permission to write without the peer rests on evidence that ages:
+        it holds for half of `detect`, and after a silence from when that was asked for anew.
+        Else a process that stood still, this one or the heartbeat, would act on old evidence.
+        """
+        detect, asked_at = decided.policy.detect, time.monotonic()
+        alone = isinstance(effect, do.BecomePrimary | do.ContinueAlone) and not decided.forced
+        if alone and decided.contact is Contact.SILENT:
+            heartbeat = self._heartbeat
+            if not await heartbeat.confirms(decided.witness, decided.probe, detect / 4):
+                self.post(on.ReplicaFailed("the silence of the peer was not confirmed"))
+                return
+        await self._replicator.carry_out(effect, int((asked_at + detect / 2) * 1e6))
 
     async def _ask_arbiter(self, question: do.Claim | do.Disclaim) -> None:
         assert self._config.arbiter is not None

@@ -26,6 +26,7 @@ from tests.unit.heartbeat_nodes import (
     Node,
     Segment,
     end,
+    free_segment,
     running,
     start_bus,
     until,
@@ -34,11 +35,7 @@ from tests.unit.heartbeat_nodes import (
 
 @pytest.fixture
 def segment() -> Segment:
-    net = f"127.{os.getpid() // 250 % 250 + 2}.{os.getpid() % 250 + 2}"
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind((f"{net}.1", 0))
-        port = free.getsockname()[1]
-    return Segment(port, [(f"{net}.1", f"{net}.2"), (f"{net}.3", f"{net}.4")])
+    return free_segment()
 
 
 @pytest.fixture
