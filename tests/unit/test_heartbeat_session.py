@@ -67,6 +67,27 @@ def test_replaced_life_never_comes_back() -> None:
     assert session.peer_incarnation == SECOND
 
 
+def test_recording_of_a_session_is_worth_nothing_after_both_have_restarted() -> None:
+    before = [packet(number, echo=OWN) for number in range(5)]
+    restarted = Session("b", b"new-life")
+    for recorded in before:  # the peer has not been met yet: a stranger, answered, not believed
+        assert restarted.admit(recorded, 0) is Admission.STRANGER
+    assert restarted.admit(packet(0, SECOND, echo=b"new-life"), 0) is Admission.NEWEST
+    for recorded in before:
+        assert restarted.admit(recorded, 0) is Admission.STRANGER
+    assert restarted.peer_incarnation == SECOND
+
+
+@given(st.permutations(range(8)))
+def test_reordered_packets_never_bring_an_older_status_back(order: list[int]) -> None:
+    session = Session("b", OWN)
+    newest = -1
+    for sequence in order:
+        fresh = sequence > newest
+        assert (session.admit(packet(sequence), 0) is Admission.NEWEST) is fresh
+        newest = max(newest, sequence)
+
+
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 2)), max_size=60))
 def test_replay_of_anything_delivered_proves_nothing(order: list[tuple[int, int]]) -> None:
     session = Session("b", OWN)
