@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
+from haoperator.lean.checksum import checksum
+
 log = logging.getLogger(__name__)
 
 _ECHO_V4, _REPLY_V4 = 8, 0
@@ -104,16 +106,6 @@ def _echo(family: socket.AddressFamily, sequence: int, token: bytes) -> bytes:
     if family == socket.AF_INET6:
         return unsummed  # the kernel sums ICMPv6
     return _HEADER.pack(kind, 0, checksum(unsummed), identifier, sequence) + token
-
-
-def checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071)."""
-    if len(data) % 2:
-        data += b"\0"
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 def _icmp_socket(family: socket.AddressFamily) -> socket.socket:

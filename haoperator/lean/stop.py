@@ -21,6 +21,11 @@ def hold_back() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
+def held_back() -> bool:
+    """Whether a stop was requested since `hold_back`, and is pending."""
+    return not signal.sigpending().isdisjoint(_SIGNALS)
+
+
 class StopRequest:
     """From its creation on, SIGTERM and SIGINT do not kill; they are waited for."""
 

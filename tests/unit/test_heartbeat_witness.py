@@ -14,14 +14,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from haoperator.heartbeat import connect
-from haoperator.heartbeat.ping import Ping, checksum
+from haoperator.heartbeat.ping import Ping
 from haoperator.heartbeat.witness import Reach, Witness, period
+from haoperator.lean.checksum import checksum
 from tomlconfig.model import Witness as Model
-
-
-def test_checksum_is_that_of_rfc_1071() -> None:
-    assert checksum(bytes.fromhex("0001f203f4f5f6f7")) == 0x220D
-    assert checksum(b"\x01") == 0xFEFF
 
 
 def test_asked_four_times_within_the_freshness_and_twice_a_second() -> None:
