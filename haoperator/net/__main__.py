@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from haoperator.lean import process, stop, trace
-from haoperator.lean.configuration import CONFIGURATION, EXIT_MISCONFIGURED
+from haoperator.lean.address_socket import AddressSocket
+from haoperator.lean.configuration import (
+    CONFIGURATION,
+    EXIT_MISCONFIGURED,
+    EXIT_UNAVAILABLE,
+    VIP_VARIABLE,
+)
 from haoperator.lean.notify import error, info, tell, warn
-from haoperator.net import address
-from haoperator.net.announcement import announce
+from haoperator.net import address, vacancy
+from haoperator.net.presence import present
 from haoperator.net.vip import TRACE, Vip
 
 
@@ -20,20 +27,41 @@ def take(name: str) -> int:
         wanted = _configured(name)
         # The trace comes first, so that an address that is there can always be found.
         _leave_trace(wanted)
-        added = address.add(wanted)
+        refusal = _take(wanted)
     except LookupError as err:
         error(str(err))
         return EXIT_MISCONFIGURED
     except address.AddressError as err:
         error(str(err))
         return 1
-    try:
-        announce(wanted)
     except OSError as err:
-        warn(f"VIP {wanted}: cannot be announced: {err.strerror}; it is on the interface")
+        refusal = f"{wanted.interface}: {err.strerror}"
+    if refusal:
+        error(f"VIP {wanted}: not taken: {refusal}")
+        return EXIT_UNAVAILABLE
+    process.become("haoperator.net.keeper", wanted.arguments)
+
+
+def _take(wanted: Vip) -> str:
+    """Why the address cannot be had here now, `""` if it is, or a stop was requested."""
+    trouble = vacancy.await_interface(wanted.interface)
+    if trouble or stop.held_back():
+        return "" if stop.held_back() else trouble
+    with AddressSocket(wanted.interface, wanted.packed) as sock:
+        if not present(wanted):
+            other = vacancy.rival(sock, address.load)
+            if stop.held_back():
+                return ""
+            if other:
+                return f"{other} has this address"
+        added = address.add(wanted)
+        try:
+            sock.announce()
+        except OSError as err:
+            warn(f"VIP {wanted}: cannot be announced: {err.strerror}; it is on the interface")
     tell("READY=1", f"STATUS={wanted.address} on {wanted.interface}")
     info(f"VIP {wanted}: " + ("taken" if added else "was there already, kept"))
-    process.become("haoperator.net.keeper", wanted.arguments)
+    return ""
 
 
 def remove(name: str) -> int:
@@ -43,7 +71,7 @@ def remove(name: str) -> int:
     try:
         fields = trace.find(TRACE, name)
         left = Vip.parse(fields) if fields else _configured(name)
-        if address.remove(left):
+        if address.release(left):
             warn(f"VIP {left}: was left behind, removed")
         trace.remove(TRACE, name)
     except (address.AddressError, LookupError, OSError, ValueError) as err:
@@ -61,7 +89,10 @@ def _leave_trace(wanted: Vip) -> None:
 
 
 def _configured(name: str) -> Vip:
-    """Raises LookupError with what is wrong."""
+    """From the unit's environment, or by hand from the file. Raises LookupError with what is
+    wrong."""
+    if fields := os.environ.get(VIP_VARIABLE):
+        return Vip.parse([name, *fields.split()])
     from tomlconfig import ConfigError, load
 
     try:

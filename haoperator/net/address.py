@@ -9,6 +9,7 @@ package's own `__init__` does not run.
 from __future__ import annotations
 
 import errno
+import importlib
 import importlib.util
 import os
 import socket
@@ -17,6 +18,8 @@ from typing import Any
 
 from haoperator.lean.imports import leave_out
 from haoperator.lean.notify import error
+from haoperator.net.presence import present
+from haoperator.net.reset import reset_clients
 from haoperator.net.vip import Vip
 
 _IFA_F_NODAD = 0x02  # linux/if_addr.h: usable at once, no duplicate address detection
@@ -39,6 +42,14 @@ def remove(vip: Vip) -> bool:
         return False
 
 
+def release(vip: Vip) -> bool:
+    """Reset what clients have open through the address, then remove it. As `remove` else."""
+    load()  # takes time: before the resets, so that nothing new can begin after them
+    if present(vip):
+        reset_clients(vip)
+    return remove(vip)
+
+
 class InterfaceMissing(AddressError):
     """No such interface now."""
 
@@ -48,7 +59,7 @@ def _change(vip: Vip, operation: str, already: int) -> bool:
         index = socket.if_nametoindex(vip.interface)
     except OSError:
         raise InterfaceMissing(f"VIP {vip}: there is no interface {vip.interface}") from None
-    _load_narrowly()
+    load()
     from pyroute2 import netlink
     from pyroute2.netlink import exceptions, rtnl
     from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
@@ -75,20 +86,24 @@ def _change(vip: Vip, operation: str, already: int) -> bool:
     return True
 
 
-def _load_narrowly() -> None:
-    """Make `pyroute2` a package whose submodules can be imported one by one."""
-    if "pyroute2" in sys.modules:
-        return
-    leave_out("ssl")
-    spec = importlib.util.find_spec("pyroute2")
-    if spec is None:
-        raise AddressError("pyroute2 is not installed: apt install python3-pyroute2")
-    sys.modules["pyroute2"] = importlib.util.module_from_spec(spec)
+def load() -> None:
+    """Import what changing an address takes, ahead of time.
+
+    `pyroute2` becomes a package whose submodules can be imported one by one. Raises
+    AddressError if it is not there.
+    """
+    if "pyroute2" not in sys.modules:
+        leave_out("ssl")
+        spec = importlib.util.find_spec("pyroute2")
+        if spec is None:
+            raise AddressError("pyroute2 is not installed: apt install python3-pyroute2")
+        sys.modules["pyroute2"] = importlib.util.module_from_spec(spec)
+    importlib.import_module("pyroute2.netlink.rtnl.iprsocket")
 
 
 def main(arguments: list[str]) -> int:
     """`add|remove NAME ADDRESS PREFIX INTERFACE`, for the lean keeper."""
-    operation = {"add": add, "remove": remove}[arguments[0]]
+    operation = {"add": add, "remove": release}[arguments[0]]
     try:
         operation(Vip.parse(arguments[1:]))
     except AddressError as err:

@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from haoperator.lean.configuration import EXIT_MISCONFIGURED
+from haoperator.lean.configuration import EXIT_MISCONFIGURED, VIP_VARIABLE
 from haoperator.systemd import names
-from tomlconfig import App, AppKind, Checker, Config, ReadyKind, Replicate, Seconds
+from tomlconfig import App, AppKind, Checker, Config, ReadyKind, Replicate, Seconds, Vip
 
 START_MARGIN_SECONDS = 60.0
 """For waiting for dockerd, and for making a container."""
@@ -50,7 +50,9 @@ def for_config(config: Config, claimed: Collection[PurePath] = ()) -> Generated:
         files[_drop_in(names.OPERATOR)] = operator_drop_in(mounts, config.source)
         files[_drop_in(names.PROMOTE)] = gate_drop_in(mounts, config.source)
     for vip in config.vips:
-        links[_wanted(names.PRIMARY, names.vip(vip.name))] = _packaged(names.vip(vip.name))
+        unit = names.vip(vip.name)
+        files[_drop_in(unit)] = vip_drop_in(vip, config.source)
+        links[_wanted(names.PRIMARY, unit)] = _packaged(unit)
     for app in config.apps:
         unit = names.app(app.name)
         files[_drop_in(unit)] = app_drop_in(app, config)
@@ -147,6 +149,14 @@ def operator_drop_in(mounts: str, source: Path) -> str:
 def gate_drop_in(mounts: str, source: Path) -> str:
     """No gate without the mounts: if one of them goes, the role goes, in order."""
     return _file(source, {"Unit": [f"BindsTo={mounts}", f"After={mounts}"]})
+
+
+def vip_drop_in(vip: Vip, source: Path) -> str:
+    """What the unit has to know. To read the configuration itself would take a tenth of a
+    second on the path of every failover, and fail while there is an error in the file."""
+    address = vip.address
+    fields = f"{address.ip} {address.network.prefixlen} {vip.interface}"
+    return _file(source, {"Service": [f"Environment={_quoted(f'{VIP_VARIABLE}={fields}')}"]})
 
 
 def app_drop_in(app: App, config: Config) -> str:

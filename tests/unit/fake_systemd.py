@@ -5,47 +5,58 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 
 class Manager:
-    """Hears what a service tells, with the time at which it was heard."""
+    """Hears what a service tells, with the time at which it was heard.
+
+    It listens all the time, as systemd does: the kernel lets a service wait that tells more
+    than ten things to nobody.
+    """
 
     def __init__(self, path: Path) -> None:
         self.said: list[tuple[float, str]] = []
+        self._news = threading.Condition()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
         self.environment = {**os.environ, "NOTIFY_SOCKET": str(path)}
+        self._listener = threading.Thread(target=self._listen)
+        self._listener.start()
 
     def hear(self, wanted: str, patience: float = 10.0) -> float:
         """Wait for an assignment that starts so; the time when it came."""
         deadline = time.monotonic() + patience
-        seen = 0
-        while True:
-            for at, text in self.said[seen:]:
-                if text.startswith(wanted):
-                    return at
-            seen = len(self.said)
-            self._socket.settimeout(max(0.001, deadline - time.monotonic()))
-            try:
-                message = self._socket.recv(4096).decode()
-            except TimeoutError:
-                raise AssertionError(f"never told {wanted}, but {self.said}") from None
-            self.said += [(time.monotonic(), line) for line in message.split("\n")]
+        with self._news:
+            while True:
+                for at, text in self.said:
+                    if text.startswith(wanted):
+                        return at
+                if not self._news.wait(deadline - time.monotonic()):
+                    raise AssertionError(f"never told {wanted}, but {self.said}")
 
     def forget(self) -> None:
         """Wait only for what is told from here on."""
-        self._socket.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                self._socket.recv(4096)
-        self.said.clear()
+        while select.select([self._socket], [], [], 0)[0]:
+            time.sleep(0.001)  # what was told before is still being read
+        with self._news:
+            self.said.clear()
 
     def close(self) -> None:
+        self._socket.shutdown(socket.SHUT_RD)
+        self._listener.join()
         self._socket.close()
+
+    def _listen(self) -> None:
+        while message := self._socket.recv(4096).decode():
+            with self._news:
+                self.said += [(time.monotonic(), line) for line in message.split("\n")]
+                self._news.notify_all()
 
 
 @contextlib.contextmanager

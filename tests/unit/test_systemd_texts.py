@@ -89,6 +89,12 @@ def test_gate_is_bound_to_the_mounts() -> None:
     )
 
 
+def test_vip_knows_its_address_without_the_configuration() -> None:
+    assert generated().files["ha-vip@front.service.d/50-haoperator.conf"] == (
+        f'{HEAD}[Service]\nEnvironment="HAOPERATOR_VIP=10.0.0.100 24 eth0"\n'
+    )
+
+
 def test_application_starts_after_vips_and_those_before_it() -> None:
     drop_in = generated().files["ha-app@my-web.service.d/50-haoperator.conf"]
     assert "After=ha-vip@front.service ha-app@db.service\n" in drop_in
