@@ -20,6 +20,7 @@ from haoperator.heartbeat.interface import BUS_NAME, OBJECT_PATH, HeartbeatInter
 from haoperator.heartbeat.link import PORT, Link
 from haoperator.heartbeat.liveness import Liveness
 from haoperator.heartbeat.packet import Codec, Packet, Rejected
+from haoperator.heartbeat.probe import VipProbe
 from haoperator.heartbeat.session import Admission, Session
 from haoperator.heartbeat.witness import Witness
 from haoperator.systemd import notify
@@ -48,11 +49,8 @@ class Daemon:
         ]
         names = [link.name for link in config.links]
         self._liveness = Liveness(names, config.timing.detect, self._interval, now)
-        self._witness = Witness(
-            config.witness,
-            config.timing.detect,
-            answered=lambda: self._announce_levels(time.monotonic()),
-        )
+        self._witness = Witness(config.witness, config.timing.detect, self._answered)
+        self._probe = VipProbe(config.vips, config.timing.detect, self._answered)
         self._status = b""
         self._status_until = math.inf
         self._peer_status = b""
@@ -70,6 +68,7 @@ class Daemon:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._beat_for_ever())
                 group.create_task(self._witness.ask_for_ever())
+                group.create_task(self._probe.ask_for_ever())
                 group.create_task(endpoint.run())
                 group.create_task(notify.prove_alive(self._next_beat))
         finally:
@@ -186,6 +185,7 @@ class Daemon:
         for link in self._links:
             self._drain(link)
         now = time.monotonic()
+        self._probe.drain(now)
         self._liveness.ran(now)
         if self._liveness.judge(now):
             log.warning("peer silent on all links")
@@ -200,7 +200,11 @@ class Daemon:
             PeerStatus=self._peer_status.decode(errors="replace"),
             Links=self._liveness.links(now),
             Witness=str(self._witness.reach(now)),
+            VipProbe=str(self._probe.reply(now)),
         )
+
+    def _answered(self) -> None:
+        self._announce_levels(time.monotonic())
 
     def _evidence(self) -> str:
         now = time.monotonic()
@@ -209,7 +213,8 @@ class Daemon:
             {"name": link.name, "address": link.peer, "age": ages[link.name]}
             for link in self._links
         ]
-        return json.dumps({"links": links, "witnesses": self._witness.evidence(now)})
+        witnesses, vips = self._witness.evidence(now), self._probe.evidence(now)
+        return json.dumps({"links": links, "witnesses": witnesses, "vips": vips})
 
     def _complain(self, link: Link, reason: str) -> None:
         now = time.monotonic()

@@ -38,6 +38,7 @@ class HeartbeatInterface(ServiceInterface):
             "PeerStatus": "",
             "Links": {},
             "Witness": "none",
+            "VipProbe": "none",
         }
 
     def announce(self, **levels: object) -> None:
@@ -73,6 +74,10 @@ class HeartbeatInterface(ServiceInterface):
     @dbus_property(access=PropertyAccess.READ)
     def Witness(self) -> "s":
         return self._levels["Witness"]
+
+    @dbus_property(access=PropertyAccess.READ)
+    def VipProbe(self) -> "s":
+        return self._levels["VipProbe"]
 
     @dbus_property(access=PropertyAccess.READ)
     def Evidence(self) -> "s":

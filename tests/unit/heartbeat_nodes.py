@@ -39,14 +39,20 @@ import asyncio, logging, sys
 from pathlib import Path
 from haoperator.heartbeat import __main__ as main, daemon
 from haoperator.heartbeat.link import Link
-from tomlconfig.model import Cluster, Config, Link as LinkModel, Timing, Witness
-node, port, detect, beat, *pairs = sys.argv[1:]
+from ipaddress import ip_interface
+from tomlconfig.model import Cluster, Config, Link as LinkModel, Timing, Vip, Witness
+node, port, detect, beat, *rest = sys.argv[1:]
+pairs = [text for text in rest if "," in text]
+vips = tuple(
+    Vip(f"vip{i}", ip_interface(text.split("@")[0]), text.split("@")[1])
+    for i, text in enumerate(text for text in rest if "@" in text)
+)
 links = tuple(
     LinkModel(f"link{i}", dict(zip(("node-a", "node-b"), pair.split(","))))
     for i, pair in enumerate(pairs)
 )
 config = Config(Path("/none"), "", Cluster("shop"), Timing(float(beat), float(detect)),
-    ("node-a", "node-b"), links, witness=Witness(("127.0.0.1",)))
+    ("node-a", "node-b"), links, vips, witness=Witness(("127.0.0.1",)))
 original = daemon.Daemon
 main.Daemon = lambda config, node, key: original(config, node, key, int(port))
 logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -67,10 +73,14 @@ class Segment:
 
     port: int
     pairs: list[tuple[str, str]]
+    vips: list[str] = field(default_factory=list)
+    """Each as `ADDRESS/PREFIX@INTERFACE`."""
+    inside: list[str] = field(default_factory=list)
+    """Words before a command that make it run elsewhere."""
 
     @property
     def arguments(self) -> list[str]:
-        return [",".join(pair) for pair in self.pairs]
+        return [",".join(pair) for pair in self.pairs] + self.vips
 
 
 def free_segment() -> Segment:
@@ -144,6 +154,14 @@ class Node:
         self.interface.on_peer_silent(lambda: self.silent.append(time.monotonic()))
         await self.interface.get_witness()  # the match rules are in place now
 
+    async def properties(self) -> Any:
+        """`org.freedesktop.DBus.Properties` of the heartbeat."""
+        assert self.connection is not None
+        name, path = "org.haoperator1.Heartbeat", "/org/haoperator1/heartbeat"
+        node = await self.connection.introspect(name, path)
+        proxy = self.connection.get_proxy_object(name, path, node)
+        return proxy.get_interface("org.freedesktop.DBus.Properties")
+
     async def disconnect(self) -> None:
         if self.connection is not None:
             self.connection.disconnect()
@@ -196,6 +214,7 @@ async def running(
     arguments = [name, str(segment.port), str(detect), str(beat), *segment.arguments]
     process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once
         [*prefix, sys.executable, "-c", PROGRAM, *arguments],
+        [*segment.inside, sys.executable, "-c", PROGRAM, *arguments],
         env={**os.environ, "DBUS_SYSTEM_BUS_ADDRESS": bus.address, "PYTHONPATH": str(ROOT)},
     )
     node = Node(name, process, bus)
