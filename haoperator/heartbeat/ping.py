@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Witnesses that answer a ping.
 
-ICMP echo without an external `ping`. Every echo carries fresh random bytes, so that an
-answer names its question: it proves that the witness could be reached after that, however
-late it comes.
+Every echo carries fresh random bytes, so that an answer names its question: it proves that
+the witness could be reached after that, however late it comes.
 """
 
 from __future__ import annotations
@@ -11,20 +10,16 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
 from haoperator.lean.checksum import checksum
+from haoperator.lean import icmp
 
 log = logging.getLogger(__name__)
 
-_ECHO_V4, _REPLY_V4 = 8, 0
-_ECHO_V6, _REPLY_V6 = 128, 129
-_HEADER = struct.Struct("!BBHHH")
 _TOKEN_BYTES = 16
-_SOL_RAW, _ICMP_FILTER = 255, 1
 _REMEMBERED = 16
 
 Answered = Callable[[str, float], None]
@@ -50,7 +45,7 @@ class Ping:
         """The sockets to read from. Raises OSError if this process may not ping."""
         for family, targets in self._targets.items():
             if targets and family not in self._sockets:
-                self._sockets[family] = _icmp_socket(family)
+                self._sockets[family] = icmp.open_socket(family)
         return list(self._sockets.values())
 
     def close(self) -> None:
@@ -65,7 +60,7 @@ class Ping:
         self._sequence = (self._sequence + 1) & 0xFFFF
         trouble = ""
         for family, sock in self._sockets.items():
-            echo = _echo(family, self._sequence, token)
+            echo = icmp.echo(family, self._sequence, token)
             for target in self._targets[family]:
                 try:
                     sock.sendto(echo, (target, 0))
@@ -83,7 +78,7 @@ class Ping:
                     packet, sender = sock.recvfrom(256)
                 except OSError:
                     break
-                asked_at = self._asked_at(family, packet)
+                asked_at = dict(self._asked).get(icmp.answered(family, packet))
                 if sender[0] in self._targets[family] and asked_at is not None:
                     self._answered(sender[0], asked_at)
 
