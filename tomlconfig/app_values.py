@@ -91,6 +91,15 @@ def _unit(value: object) -> str:
     return text
 
 
+def _process(value: object) -> str:
+    text = text_of(value)
+    if text.startswith("/"):
+        return _absolute_path(text)
+    if "/" in text:
+        raise Wrong("it is neither a name nor an absolute path")
+    return text
+
+
 def _argument(value: object) -> str:
     if not isinstance(value, str) or "\0" in value:
         raise Wrong("")
@@ -124,6 +133,11 @@ READY = Type(
     _ready,
 )
 UNIT = Type("unit", 'the name of a systemd unit, such as "nginx.service"', _unit)
+PROCESS = Type(
+    "process",
+    'the name of a process or the path of its program, such as "nginx" or "/usr/sbin/nginx"',
+    _process,
+)
 ARGUMENT = Type("string", "a string", _argument, unique=False)
 STRINGS_BY_NAME = Type(
     "table of strings", 'a table of strings, such as { LANG = "C.UTF-8" }', _table_of_strings

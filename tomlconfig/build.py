@@ -27,6 +27,7 @@ from tomlconfig.model import (
     OnFailure,
     Ready,
     Replicate,
+    RunsOn,
     SplitBrain,
     Timing,
     Vip,
@@ -125,15 +126,23 @@ def _docker_options(section: Section) -> DockerOptions:
 def _checker(section: Section) -> Checker:
     kind = CheckerKind(_chosen(section))
     interval = section.need("interval", float)
+    usual = RunsOn.BOTH if kind.concerns_takeover else RunsOn.PRIMARY
     return Checker(
         name=section.name,
         kind=kind,
-        target=section.need(kind.value, str),
+        target="" if kind is CheckerKind.DOCKER else section.need(kind.value, str),
+        on=RunsOn(section.get("on", str) or usual),
         app=section.get("app", str),
         interval=interval,
         timeout=section.get("timeout", float) or min(1.0, interval),
         failures=section.need("failures", int),
+        successes=section.need("successes", int),
         on_failure=OnFailure(section.need("on_failure", str)),
+        status=section.get("status", int),
+        body=section.get("body", str),
+        check_certificate=section.need("check_certificate", bool),
+        certificate_left=section.get("certificate_left", float),
+        free=section.need("free", str),
     )
 
 

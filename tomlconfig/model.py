@@ -58,9 +58,35 @@ class ReadyKind(StrEnum):
 
 
 class CheckerKind(StrEnum):
+    """What a checker asks. Exactly one of these keys stands in its table."""
+
     HTTP = "http"
     TCP = "tcp"
     EXEC = "exec"
+    CONTAINER = "container"
+    UNIT = "unit"
+    PROCESS = "process"
+    PING = "ping"
+    LINK = "link"
+    VIP = "vip"
+    DISK = "disk"
+    MOUNT = "mount"
+    DOCKER = "docker"
+    POSTGRESQL = "postgresql"
+    REDIS = "redis"
+    MYSQL = "mysql"
+
+    @property
+    def concerns_takeover(self) -> bool:
+        """Whether a standby needs what it asks for, to take over."""
+        return self in (CheckerKind.LINK, CheckerKind.DISK, CheckerKind.MOUNT, CheckerKind.DOCKER)
+
+
+class RunsOn(StrEnum):
+    """In which role a checker runs."""
+
+    PRIMARY = "primary"
+    BOTH = "both"
 
 
 class OnFailure(StrEnum):
@@ -198,11 +224,20 @@ class Checker:
     name: str
     kind: CheckerKind
     target: str
+    """Empty for `docker`, of which there is one."""
+    on: RunsOn
     app: str | None = None
     interval: Seconds = 2.0
     timeout: Seconds = 1.0
     failures: int = 3
+    successes: int = 1
     on_failure: OnFailure = OnFailure.RESTART
+    status: int | None = None
+    body: str | None = None
+    check_certificate: bool = False
+    certificate_left: Seconds | None = None
+    free: str = "5%"
+    """A percentage, or a number of bytes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -244,17 +244,36 @@ def _checkers(document: Document) -> None:
         app = checker.get("app", str)
         if app is not None:
             _known(document, (*checker.path, "app"), app, apps, "app")
-        elif checker.get("on_failure", str) == "restart" and "app" not in checker.given:
+        elif (action := checker.get("on_failure", str)) in ("restart", "stop") and (
+            "app" not in checker.given
+        ):
             key = ("on_failure",) if "on_failure" in checker.given else ()
             document.report(
                 (*checker.path, *key),
-                'on_failure = "restart" needs the key "app"',
+                f'on_failure = "{action}" needs the key "app"',
                 'name the application, or write on_failure = "failover" or "notify"',
             )
+        _what_is_checked(document, checker)
         interval, timeout = checker.get("interval", float), checker.get("timeout", float)
         if interval and timeout and timeout > interval:
             message = f"expected at most the interval, {interval:g} s, got {timeout:g} s"
             document.report((*checker.path, "timeout"), message)
+
+
+def _what_is_checked(document: Document, checker: Section) -> None:
+    vip, url = checker.get("vip", str), checker.get("http", str)
+    if vip is not None:
+        _known(document, (*checker.path, "vip"), vip, document.all("vip"), "vip")
+        if checker.get("on", str) == "both":
+            message = "a virtual IP is where the primary is, and nowhere else"
+            document.report((*checker.path, "on"), message, "take this key out")
+    if checker.get("docker", bool) is False:
+        message = "expected true, got false"
+        document.report((*checker.path, "docker"), message, "take this table out")
+    for key in ("check_certificate", "certificate_left"):
+        if key in checker.given and url is not None and not url.startswith("https:"):
+            message = "this key goes with a URL of https only"
+            document.report((*checker.path, key), message, f"the URL is {url}")
 
 
 def _witness(document: Document) -> None:

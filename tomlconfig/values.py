@@ -37,6 +37,7 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", re.ASCII)
+_PERCENTAGE = re.compile(r"(\d{1,2}(?:\.\d+)?)%", re.ASCII)
 _SIZES = {
     "B": 1,
     "kB": 10**3,
@@ -89,6 +90,15 @@ def _size(value: object) -> int:
     return int(float(match[1]) * _SIZES[match[2]])
 
 
+def _share(value: object) -> str:
+    _bare_number(value, f'"{value}%" or "{value}GiB"')
+    if isinstance(value, str) and (match := _PERCENTAGE.fullmatch(value)):
+        if not 0 < float(match[1]) < 100:
+            raise Wrong("it is none from 0% to 100%")
+        return value
+    return str(_size(value))
+
+
 def _count(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise Wrong("")
@@ -116,6 +126,7 @@ DURATION = Type(
     "duration", 'a duration with its unit (ms, s, m, h, d), such as "200ms" or "24h"', _duration
 )
 SIZE = Type("size", 'a size with its unit, such as "64KiB" or "10MB"', _size)
+SHARE = Type("size or percentage", 'a size or a percentage, such as "2GiB" or "10%"', _share)
 COUNT = Type("whole number", "a whole number", _count)
 FLAG = Type("boolean", "true or false", _flag)
 NAME = Type("name", "a name of letters, digits, - and _ (at most 64)", _name)

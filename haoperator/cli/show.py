@@ -58,8 +58,12 @@ def _lines(report: dict[str, Any], colour: bool) -> Iterator[str]:
     peer = report["peer"]
     if peer["name"]:
         heard = "" if peer["reachable"] else "  (not reachable)"
+        heard += "" if peer.get("ready", True) else "  (not ready to take over)"
         yield f"{peer['name']:<16} {_painted(peer['state'], peer['state'], colour)}{heard}"
     yield f"because          {report['reason']}"
+    if report["role"] != "primary" and not report.get("ready", True):
+        trouble = report["not_ready"] or "an application failed too often here"
+        yield f"to take over     not ready: {trouble}"
     if report.get("maintenance"):
         yield "maintenance      on: nothing moves by itself before 'hactl maintenance off'"
     yield from _splitbrain(report.get("splitbrain"))

@@ -40,11 +40,14 @@ def report(
             "name": state.policy.peer,
             "state": peer_state(state),
             "reachable": state.contact in (Contact.HEARD, Contact.FELT),
+            "ready": state.peer_heard is None or state.peer_heard.healthy,
         },
         "links": [{"name": link.name, "up": links.get(link.name, False)} for link in config.links],
         "verdict": may_promote(state).reason,
         "explanation": asdict(explain(state)),
         "maintenance": state.maintenance.on,
+        "ready": state.healthy,
+        "not_ready": state.not_ready,
         "contact": str(state.contact),
         "witness": str(state.witness),
         "stream": str(state.stream),
@@ -71,6 +74,7 @@ def report(
             {
                 "name": checker.name,
                 "kind": str(checker.kind),
+                "on": str(checker.on),
                 "state": units.get(names.checker(checker.name), "unknown"),
             }
             for checker in config.checkers

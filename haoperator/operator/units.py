@@ -12,7 +12,7 @@ from dbus_next.aio import MessageBus
 from haoperator.core import events as on
 from haoperator.systemd import names
 from haoperator.systemd.jobs import JobResult, Systemd, SystemdError
-from tomlconfig import Config, OnFailure
+from tomlconfig import Config, OnFailure, RunsOn
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ class Units:
         self._post = post
         self._changed = changed
         self._checkers = {names.checker(c.name): c for c in config.checkers}
+        self._failing: set[str] = set()
         self._watched = [
             names.PROMOTE,
             *(names.vip(v.name) for v in config.vips),
@@ -84,6 +85,8 @@ class Units:
 
     def _unit_changed(self, unit: str, active_state: str, sub_state: str, result: str) -> None:
         former, self.states[unit] = self.states.get(unit), active_state
+        if unit in self._checkers and self._checkers[unit].on is RunsOn.BOTH:
+            self._note_readiness(unit, active_state, sub_state)
         if unit in self._checkers and sub_state == "auto-restart":
             self._checker_failed(unit, result)
         elif active_state == former:
@@ -94,6 +97,24 @@ class Units:
         elif active_state == "failed":
             self._beside(self._confirm_failure(unit, result))
         self._changed()
+
+    def _note_readiness(self, unit: str, active_state: str, sub_state: str) -> None:
+        """From its failure until it is active again, a checker says that a takeover would lack
+        what it looks at."""
+        before = set(self._failing)
+        if active_state == "failed" or sub_state == "auto-restart":
+            self._failing.add(unit)
+        elif active_state in ("active", "inactive"):
+            self._failing.discard(unit)
+        if self._failing == before:
+            return
+        which = ", ".join(sorted(self._checkers[unit].name for unit in self._failing))
+        problem = f"checker {which} failed" if which else ""
+        if problem:
+            log.warning("not ready to take over: %s", problem)
+        else:
+            log.info("ready to take over again")
+        self._post(on.ReadinessChanged(problem))
 
     async def _confirm_failure(self, unit: str, result: str) -> None:
         """On the way to a restart a unit passes through `failed`; systemd answers when it is
@@ -111,11 +132,14 @@ class Units:
 
     def _checker_failed(self, unit: str, result: str) -> None:
         checker = self._checkers[unit]
+        if self.states.get(names.PROMOTE) != "active":
+            log.warning("%s failed (%s)", unit, result)
+            return
         log.warning("%s failed (%s): %s", unit, result, checker.on_failure)
         if checker.on_failure is OnFailure.FAILOVER:
             self._post(on.AppGaveUp(unit))
-        elif checker.on_failure is OnFailure.RESTART and checker.app is not None:
-            self._beside(self._run("restart", names.app(checker.app)))
+        elif checker.on_failure in (OnFailure.RESTART, OnFailure.STOP) and checker.app is not None:
+            self._beside(self._run(str(checker.on_failure), names.app(checker.app)))
 
     async def _run(self, verb: str, unit: str) -> None:
         try:

@@ -15,11 +15,15 @@ from pathlib import Path, PurePath
 from haoperator.lean.configuration import EXIT_MISCONFIGURED, VIP_VARIABLE
 from haoperator.systemd import names
 from tomlconfig import App, AppKind, Checker, Config, ReadyKind, Replicate, Seconds, Vip
+from tomlconfig import App, AppKind, Checker, Config, ReadyKind, Replicate, RunsOn, Seconds
 
 START_MARGIN_SECONDS = 60.0
 """For waiting for dockerd, and for making a container."""
 STOP_MARGIN_SECONDS = 20.0
 """For a dockerd that is slow or stuck, and for a kill (haoperator.apps.waiter)."""
+
+CHECKER_START_MARGIN_SECONDS = 20.0
+"""For a busy machine to start the program, before the first answer."""
 
 _ERRORS_SHOWN = 50
 
@@ -63,8 +67,9 @@ def for_config(config: Config, claimed: Collection[PurePath] = ()) -> Generated:
         links[_wanted(names.CLUSTER, names.GUARD)] = _packaged(names.GUARD)
     for checker in config.checkers:
         unit = names.checker(checker.name)
-        files[_drop_in(unit)] = checker_drop_in(checker, config)
-        links[_wanted(names.PRIMARY, unit)] = _packaged(unit)
+        files[_drop_in(unit)] = checker_drop_in(checker, config, claimed)
+        target = names.CLUSTER if checker.on is RunsOn.BOTH else names.PRIMARY
+        links[_wanted(target, unit)] = _packaged(unit)
     return Generated(files, links)
 
 
@@ -202,13 +207,27 @@ def unit_drop_in(app: App, config: Config) -> str:
     return _file(config.source, {"Unit": unit})
 
 
-def checker_drop_in(checker: Checker, config: Config) -> str:
-    """After all that it may probe, with the watchdog that its promise makes."""
-    before = [names.vip(vip.name) for vip in config.vips]
-    before += [names.app(app.name) for app in config.apps]
-    unit = [f"After={' '.join(before)}"] if before else []
+def checker_drop_in(checker: Checker, config: Config, claimed: Collection[PurePath] = ()) -> str:
+    """After all that it may probe, with the watchdog that its promise makes.
+
+    After the target that pulls it in too: a role is taken, however long it takes until all
+    is well. `claimed`: as for `for_config`.
+    """
+    if checker.on is RunsOn.BOTH:
+        mounts = [_mounts(config, claimed)] if config.replicate else []
+        unit = [f"PartOf={names.CLUSTER}", f"After={' '.join([names.CLUSTER, *mounts])}"]
+    else:
+        before = [names.PRIMARY, names.PROMOTE, *(names.vip(vip.name) for vip in config.vips)]
+        before += [names.app(app.name) for app in config.apps]
+        unit = [
+            f"PartOf={names.PRIMARY}",
+            f"BindsTo={names.PROMOTE}",
+            f"After={' '.join(before)}",
+        ]
+    silence = checker_watchdog(checker)
     service = [
-        f"WatchdogSec={_seconds(checker_watchdog(checker))}",
+        f"TimeoutStartSec={_seconds(silence + CHECKER_START_MARGIN_SECONDS)}",
+        f"WatchdogSec={_seconds(silence)}",
         f"RestartSec={_seconds(checker.interval)}",
     ]
     return _file(config.source, {"Unit": unit, "Service": service})

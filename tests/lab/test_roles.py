@@ -78,7 +78,8 @@ def test_exit_code_of_status_tells_the_state(pair: Pair) -> None:
     assert pair.standby.exec("hactl", "status", "-q", check=False).returncode == 4
     told = pair.status(pair.primary)
     assert (told["state"], told["role"], told["node"]) == ("PRIM", "primary", pair.primary.name)
-    assert told["peer"] == {"name": pair.standby.name, "state": "SECOND", "reachable": True}
+    peer = {"name": pair.standby.name, "state": "SECOND", "reachable": True, "ready": True}
+    assert told["peer"] == peer
 
 
 def test_primary_that_leaves_in_order_is_followed_without_waiting_for_silence(

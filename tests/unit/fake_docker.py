@@ -105,6 +105,7 @@ class Engine:
         self.containers: dict[str, Container] = {}
         self.requests: list[str] = []
         self.stuck = False
+        self.broken = False
         self.health: str | None = None
         self.events: list[tuple[float, str, Container]] = []
         self.changed = threading.Condition()
@@ -170,6 +171,8 @@ class Handler(BaseHTTPRequestHandler):
         parts = [p for p in url.path.split("/") if p and not p.startswith("v1.")]
         engine.requests.append(f"{self.command} /{'/'.join(parts)}")
         match self.command, parts:
+            case _ if engine.broken:
+                self._answer(500, {"message": "it is not my day"})
             case "GET", ["_ping"]:
                 self._answer(200, b"OK")
             case "GET", ["version"]:
@@ -266,6 +269,12 @@ class Server(socketserver.ThreadingUnixStreamServer):
     def handle_error(self, request: object, client_address: object) -> None:
         if not isinstance(sys.exc_info()[1], ConnectionError):  # who asked has gone: no matter
             super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+    def container(self, name: str) -> Container:
+        """Made by somebody else; it does not run yet."""
+        made = Container(name, {}, self.engine.images["web:1"])
+        self.engine.containers[name] = made
+        return made
 
     def end(self) -> None:
         self.engine.stuck = False

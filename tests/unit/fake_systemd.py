@@ -40,6 +40,14 @@ class Manager:
                 if not self._news.wait(deadline - time.monotonic()):
                     raise AssertionError(f"never told {wanted}, but {self.said}")
 
+    def hear_what_came(self) -> None:
+        """Whatever was told so far."""
+        self._socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                text = self._socket.recv(4096).decode()
+                self.said += [(time.monotonic(), line) for line in text.split("\n")]
+
     def forget(self) -> None:
         """Wait only for what is told from here on."""
         while select.select([self._socket], [], [], 0)[0]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from haoperator.checkers import probe
+from haoperator.checkers import command, network, web
 from haoperator.checkers.promise import Answer, Promise
 
 Serve = Callable[[bytes | None], int]
@@ -68,18 +69,18 @@ def unused_port() -> int:
 )
 def test_http_status_decides(serve: Serve, status: str, right: bool) -> None:
     port = serve(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
-    answer = probe.http(f"http://127.0.0.1:{port}/health?deep=1", 5)
+    answer = web.http(f"http://127.0.0.1:{port}/health?deep=1", 5)
     assert answer.right is right
     assert status[:3] in answer.text
 
 
 def test_http_silence_refusal_and_nonsense_are_wrong_answers(serve: Serve) -> None:
     begin = time.monotonic()
-    assert "no answer within 0.2 s" in probe.http(f"http://127.0.0.1:{serve(None)}/", 0.2).text
+    assert "no answer within 0.2 s" in web.http(f"http://127.0.0.1:{serve(None)}/", 0.2).text
     assert time.monotonic() - begin < 2
-    assert "refused" in probe.http(f"http://127.0.0.1:{unused_port()}/", 5).text
-    assert "no HTTP answer" in probe.http(f"http://127.0.0.1:{serve(b'SSH-2.0-x')}/", 5).text
-    assert not probe.http(f"https://127.0.0.1:{serve(b'HTTP/1.1 200 OK')}/", 5).right
+    assert "refused" in web.http(f"http://127.0.0.1:{unused_port()}/", 5).text
+    assert "no HTTP answer" in web.http(f"http://127.0.0.1:{serve(b'SSH-2.0-x')}/", 5).text
+    assert not web.http(f"https://127.0.0.1:{serve(b'HTTP/1.1 200 OK')}/", 5).right
 
 
 def test_http_that_drips_is_ended_by_the_timeout() -> None:
@@ -98,7 +99,7 @@ def test_http_that_drips_is_ended_by_the_timeout() -> None:
         thread = threading.Thread(target=drip)
         thread.start()
         begin = time.monotonic()
-        answer = probe.http(f"http://127.0.0.1:{listener.getsockname()[1]}/", 0.3)
+        answer = web.http(f"http://127.0.0.1:{listener.getsockname()[1]}/", 0.3)
         stop.set()
         thread.join(5)
     assert "no answer" in answer.text
@@ -106,24 +107,24 @@ def test_http_that_drips_is_ended_by_the_timeout() -> None:
 
 
 def test_tcp_accepts_or_not(serve: Serve) -> None:
-    assert probe.tcp(f"127.0.0.1:{serve(None)}", 5).right
-    assert "refused" in probe.tcp(f"127.0.0.1:{unused_port()}", 5).text
-    assert not probe.tcp("[::1]:1", 5).right
+    assert network.tcp(f"127.0.0.1:{serve(None)}", 5).right
+    assert "refused" in network.tcp(f"127.0.0.1:{unused_port()}", 5).text
+    assert not network.tcp("[::1]:1", 5).right
 
 
 def test_command_counts_by_its_exit_code() -> None:
-    assert probe.command("/bin/true", 5).right
-    failed = probe.command("/bin/sh -c 'echo disk is full >&2; exit 3'", 5)
+    assert command.succeeds("/bin/true", 5).right
+    failed = command.succeeds("/bin/sh -c 'echo disk is full >&2; exit 3'", 5)
     assert (failed.right, failed.text) == (False, "/bin/sh: exit code 3: disk is full")
-    assert "signal 9" in probe.command("/bin/sh -c 'kill -9 $$'", 5).text
-    assert "No such file" in probe.command("/no/such/program", 5).text
+    assert "signal 9" in command.succeeds("/bin/sh -c 'kill -9 $$'", 5).text
+    assert "No such file" in command.succeeds("/no/such/program", 5).text
 
 
 def test_command_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     script = f"/bin/sh -c 'sleep 77 & echo $! $$ > {pids}; wait'"
     begin = time.monotonic()
-    answer = probe.command(script, 0.3)
+    answer = command.succeeds(script, 0.3)
     assert "not done within 0.3 s" in answer.text
     assert time.monotonic() - begin < 2
     for pid in pids.read_text().split():
@@ -140,10 +141,10 @@ def alive(pid: int) -> bool:
 
 
 def test_command_that_floods_its_output_does_not_hang() -> None:
-    assert probe.command("/bin/sh -c 'head -c 1000000 /dev/zero'", 10).right
+    assert command.succeeds("/bin/sh -c 'head -c 1000000 /dev/zero'", 10).right
 
 
-def test_promise_breaks_after_failures_in_a_row_only() -> None:
+def test_promise_breaks_after_failures_in_a_row() -> None:
     promise = Promise(3)
     right, wrong = Answer(True, "fine"), Answer(False, "bad")
     for answer in (wrong, wrong, right, wrong, wrong):
@@ -151,3 +152,89 @@ def test_promise_breaks_after_failures_in_a_row_only() -> None:
         assert not promise.broken
     assert promise.note(wrong) == "bad (3 of 3)"
     assert promise.broken
+
+
+def test_promise_is_whole_after_successes_in_a_row_only() -> None:
+    promise = Promise(2, successes=3)
+    right, wrong = Answer(True, "fine"), Answer(False, "bad")
+    assert promise.note(right) == "fine (well after 3, 1 so far)"
+    for answer in (wrong, right, right):
+        promise.note(answer)
+        assert not promise.well
+    assert promise.note(right) == "fine"
+    assert promise.well
+    # What flaps is broken, however often a single answer is right.
+    for answer in (wrong, right, right, wrong):
+        assert not promise.broken
+        promise.note(answer)
+    assert promise.broken
+
+
+@pytest.mark.parametrize(
+    ("options", "right", "text"),
+    [
+        ({"status": "200"}, True, "answers 200"),
+        ({"status": "204"}, False, "answers 200, not 204"),
+        ({"body": "two halves"}, True, "answers 200"),
+        ({"body": "three"}, False, 'without "three"'),
+    ],
+)
+def test_http_status_and_body_are_what_is_asked_for(
+    serve: Serve, options: dict[str, str], right: bool, text: str
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    port = serve(head + b"4\r\ntwo \r\n6;x=y\r\nhalves\r\n0\r\n\r\n")
+    answer = web.http(f"http://127.0.0.1:{port}/", 5, **options)
+    assert (answer.right, text in answer.text) == (right, True)
+
+
+@pytest.fixture
+def secure(tmp_path: Path) -> Iterator[int]:
+    """A server with a certificate of its own for `localhost`, valid for ten days more."""
+    key, certificate = tmp_path / "key", tmp_path / "certificate"
+    subject = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "10", *subject]
+        + ["-keyout", str(key), "-out", str(certificate)],
+        check=True,
+        capture_output=True,
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    command = ["openssl", "s_server", "-quiet", "-www", "-accept", f"127.0.0.1:{port}"]
+    command += ["-key", str(key), "-cert", str(certificate)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        deadline = time.monotonic() + 10
+        while not network.tcp(f"127.0.0.1:{port}", 1).right:
+            assert time.monotonic() < deadline
+        yield port
+        server.kill()
+
+
+def test_certificate_counts_if_it_is_asked_for(
+    secure: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"https://localhost:{secure}/"
+    assert web.http(url, 5).right
+    assert "certificate" in web.http(url, 5, check_certificate="yes").text
+    week, fortnight = str(7 * 86_400), str(14 * 86_400)
+    assert web.http(url, 5, certificate_left=week).right
+    short = web.http(url, 5, certificate_left=fortnight)
+    assert (short.right, "ends in 10 days" in short.text) == (False, True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate"))
+    assert web.http(url, 5, check_certificate="yes", certificate_left=week).right
+    assert not web.http(f"https://127.0.0.1:{secure}/", 5, check_certificate="yes").right
+
+
+def test_end_of_a_certificate_is_read_as_openssl_reads_it(tmp_path: Path) -> None:
+    for days in ("1", "40000"):  # as UTCTime, and from 2050 on as GeneralizedTime
+        made = subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", days]
+            + ["-subj", "/CN=x", "-keyout", "/dev/null", "-outform", "DER"],
+            check=True,
+            capture_output=True,
+        ).stdout
+        assert abs(web.not_after(made) - time.time() - int(days) * 86_400) < 60
+        for cut in range(0, len(made), 7):
+            with pytest.raises(ValueError, match="certificate"):
+                web.not_after(made[:cut])

@@ -43,7 +43,7 @@ def systemd(tmp_path: Path) -> Iterator[Manager]:
 
 @contextlib.contextmanager
 def checking(systemd: Manager, flag: Path) -> Iterator[subprocess.Popen[str]]:
-    arguments = ["flag", "exec", f"/usr/bin/test -e {flag}", "0.1", "5", "3"]
+    arguments = ["flag", "exec", f"/usr/bin/test -e {flag}", "0.1", "5", "3", "1", "9"]
     command = process.command("haoperator.checkers.checker", arguments)
     with subprocess.Popen(
         command, env=systemd.environment, stderr=subprocess.PIPE, text=True
@@ -94,13 +94,28 @@ def test_stop_ends_it_at_once(systemd: Manager, tmp_path: Path) -> None:
         assert checker.wait(2) == -signal.SIGTERM  # which systemd counts as success
 
 
-def test_launcher_reads_the_configuration_and_tells_ready(tmp_path: Path) -> None:
+def test_ready_is_told_when_it_is_known_to_be_well(systemd: Manager, tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    with checking(systemd, flag) as checker:
+        systemd.hear("STATUS=/usr/bin/test: exit code 1 (1 of 3)")
+        systemd.hear("EXTEND_TIMEOUT_USEC=9000000")
+        assert not any("READY" in text for _, text in systemd.said)
+        flag.touch()
+        systemd.hear("READY=1")
+        assert checker.poll() is None
+
+
+def test_launcher_reads_the_configuration(tmp_path: Path) -> None:
     with private_host(tmp_path, CONFIG) as host:
         with host.program("haoperator.checkers.__main__", "flag") as checker:
-            host.manager.hear("READY=1")
+            host.manager.hear("STATUS=checking exec /usr/bin/test -e /run/flag")
             code, errors = ended(checker)
             assert code == 1
             assert "broken" in errors
+        host.run("touch", "/run/flag")
+        with host.program("haoperator.checkers.__main__", "flag") as checker:
+            host.manager.hear("READY=1")
+            checker.kill()
         with host.program("haoperator.checkers.__main__", "other") as checker:
             code, errors = ended(checker)
             assert (code, "[checker.other]" in errors) == (78, True)

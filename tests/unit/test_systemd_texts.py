@@ -143,13 +143,26 @@ def test_checker_has_the_watchdog_of_its_promise() -> None:
         HEAD
         + """\
 [Unit]
-After=ha-vip@front.service ha-app@db.service ha-app@my-web.service
+PartOf=ha-primary.target
+BindsTo=ha-promote.service
+After=ha-primary.target ha-promote.service ha-vip@front.service ha-app@db.service \
+ha-app@my-web.service
 
 [Service]
+TimeoutStartSec=22700ms
 WatchdogSec=2700ms
 RestartSec=500ms
 """
     )
+
+
+def test_checker_of_both_roles_belongs_to_the_cluster_and_waits_for_the_mounts() -> None:
+    made = generated(CONFIG + '[checker.room]\ndisk = "/srv"\non_failure = "notify"\n')
+    assert made.files["ha-checker@room.service.d/50-haoperator.conf"].startswith(
+        f"{HEAD}[Unit]\nPartOf=ha-cluster.target\nAfter=ha-cluster.target srv-shop-data.mount srv-a"
+    )
+    assert "ha-cluster.target.wants/ha-checker@room.service" in made.links
+    assert "ha-primary.target.wants/ha-checker@room.service" not in made.links
 
 
 def test_links_pull_in_daemons_mounts_and_what_the_primary_runs() -> None:

@@ -229,7 +229,7 @@ ROWS = [
             ('ports = ["80"]\nnetwork = "host"', "ports", 'with network = "host"', "as it is"),
         )
     ),
-    (APP + '[checker.c]\napp = "web"\n', 3, "checker.c", "http, tcp or exec", ""),
+    (APP + '[checker.c]\napp = "web"\n', 3, "checker.c", "http, tcp, exec, container", ""),
     ('[checker.c]\ntcp = "h:1"\n', 1, "checker.c", 'needs the key "app"', "failover"),
     (APP + '[checker.c]\ntcp = "h:1"\napp = "wep"\n', 5, "checker.c.app", "no [app.wep]", "web"),
     (APP + '[checker.c]\ntcp = "h"\napp = "web"\n', 4, "checker.c.tcp", "a host and a port", ""),
@@ -242,12 +242,35 @@ ROWS = [
         "at most the interval, 2 s",
         "",
     ),
+    *(
+        (f"[checker.c]\n{lines}\n", lines.count("\n") + 2, f"checker.c.{key}", message, hint)
+        for lines, key, message, hint in (
+            ('tcp = "h:1"\non_failure = "stop"', "on_failure", 'needs the key "app"', "notify"),
+            ('disk = "srv"', "disk", "it is relative", "/srv/srv"),
+            ('disk = "/"\nfree = "0%"', "free", "from 0% to 100%", ""),
+            ('disk = "/"\nfree = 5', "free", "says no unit", '"5%"'),
+            ('tcp = "h:1"\nfree = "5%"', "free", "disk only", "tcp"),
+            ("docker = false", "docker", "expected true", "take this table out"),
+            ('vip = "fromt"', "vip", "no [vip.fromt]", ""),
+            ('process = "bin/x"', "process", "neither a name nor", ""),
+            ('ping = "router"', "ping", "IP address of a host", ""),
+            ('link = "eth 0"', "link", "a network interface", ""),
+            ('unit = "nginx"', "unit", "a systemd unit", '"nginx.service"'),
+            ('redis = "6379"', "redis", "a host and a port", ""),
+            ('http = "http://h/"\nstatus = 99', "status", "from 100 to 599", ""),
+            ('http = "http://h/"\ncertificate_left = "30d"', "certificate_left", "https", ""),
+            ('http = "http://h/"\ncheck_certificate = true', "check_certificate", "https", ""),
+            ('ping = "10.0.0.9"\non = "standby"', "on", '"primary" or "both"', ""),
+            ('ping = "10.0.0.9"\nrise = 3', "rise", "unknown key", '"successes"'),
+        )
+    ),
     (
-        APP + '[checker.c]\ntcp = "h:1"\napp = "web"\non_failure = "stop"\n',
+        '[vip.v]\naddress = "10.0.0.9/24"\ninterface = "e"\n'
+        '[checker.c]\nvip = "v"\non = "both"\non_failure = "failover"\n',
         6,
-        "checker.c.on_failure",
-        "not supported yet",
-        "",
+        "checker.c.on",
+        "where the primary is",
+        "take this key out",
     ),
     ("[witness]\nping = []\n", 2, "witness.ping", "the list is empty", ""),
     ('[witness]\nping = ["10.0.0.2"]\n', 2, "witness.ping[0]", "the cluster itself", "router"),

@@ -18,6 +18,7 @@ from tomlconfig import (
     OnFailure,
     Ready,
     ReadyKind,
+    RunsOn,
     docker_volumes,
     schema,
 )
@@ -219,6 +220,44 @@ def test_timeout_without_a_key_is_never_longer_than_the_interval() -> None:
     assert parse(text).checkers[0].timeout == 0.5
 
 
+def test_checkers_run_where_what_they_ask_matters() -> None:
+    text = """
+[vip.front]
+address = "10.0.0.9/24"
+interface = "eth0"
+[checker.a]
+disk = "/srv"
+free = "10%"
+on_failure = "failover"
+[checker.b]
+docker = true
+on = "primary"
+on_failure = "notify"
+[checker.c]
+vip = "front"
+on_failure = "failover"
+[checker.d]
+disk = "/srv"
+free = "2GiB"
+on_failure = "notify"
+[checker.e]
+http = "https://shop.example/"
+status = 204
+body = "ok"
+check_certificate = true
+certificate_left = "14d"
+successes = 2
+on_failure = "notify"
+"""
+    a, b, c, d, e = parse(BASE + text).checkers
+    assert (a.kind, a.target, a.on, a.free) == (CheckerKind.DISK, "/srv", RunsOn.BOTH, "10%")
+    assert (b.kind, b.target, b.on) == (CheckerKind.DOCKER, "", RunsOn.PRIMARY)
+    assert (c.kind, c.target, c.on) == (CheckerKind.VIP, "front", RunsOn.PRIMARY)
+    assert d.free == str(2 << 30)
+    assert (e.status, e.body, e.check_certificate) == (204, "ok", True)
+    assert (e.certificate_left, e.successes) == (14 * 86_400, 2)
+
+
 @pytest.mark.parametrize(
     ("model", "table"), [(Timing, "timing"), (App, "app"), (Checker, "checker")]
 )
@@ -226,7 +265,9 @@ def test_defaults_of_model_and_schema_agree(model: type, table: str) -> None:
     for field in fields(model):
         key = schema.TABLES[table].key(field.name)
         if key is not None and isinstance(field.default, int | float | str):
-            assert key.type.read(key.default or "1s") == field.default, field.name
+            assert key.type.read("1s" if key.default is None else key.default) == field.default, (
+                field.name
+            )
 
 
 def test_reference_names_every_key() -> None:
