@@ -18,9 +18,7 @@ SCRIPTS := .ci/run packaging/build-deb packaging/install-deps packaging/install-
 	packaging/debian/haoperator.postinst packaging/debian/haoperator.prerm \
 	packaging/debian/haoperator.postrm packaging/bash-completion/hactl
 
-.PHONY: help demo test lint lint-ruff lint-mypy lint-imports lint-scripts format deb bench matrix soak soak-takeover soak-power ext deps sanitize fuzz lab-up lab-down lab-shell clean need-root
-.PHONY: help demo test lint lint-ruff lint-mypy lint-imports lint-scripts format deb bench bench-takeover matrix soak soak-power ext deps sanitize fuzz lab-up lab-down lab-shell clean need-root
-.PHONY: help demo test lint lint-ruff lint-mypy lint-imports lint-scripts format deb bench matrix soak soak-power saturate ext deps sanitize fuzz lab-up lab-down lab-shell clean need-root
+.PHONY: help demo test lint lint-ruff lint-mypy lint-imports lint-scripts format deb bench matrix soak soak-takeover soak-power ext deps sanitize fuzz lab-up lab-down lab-shell clean need-root bench-takeover saturate
 
 .NOTPARALLEL:
 

@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
-from haoperator.lean.checksum import checksum
 from haoperator.lean import icmp
 
 log = logging.getLogger(__name__)
@@ -81,36 +80,3 @@ class Ping:
                 asked_at = dict(self._asked).get(icmp.answered(family, packet))
                 if sender[0] in self._targets[family] and asked_at is not None:
                     self._answered(sender[0], asked_at)
-
-    def _asked_at(self, family: socket.AddressFamily, packet: bytes) -> float | None:
-        """When the question was asked that this packet answers, None if it answers none."""
-        # A raw IPv4 socket delivers the IP header too, an ICMP datagram socket does not.
-        if family == socket.AF_INET and packet[:1] and packet[0] >> 4 == 4:
-            packet = packet[(packet[0] & 0x0F) * 4 :]
-        if len(packet) < _HEADER.size:
-            return None
-        reply = _REPLY_V4 if family == socket.AF_INET else _REPLY_V6
-        token = packet[_HEADER.size :]
-        return dict(self._asked).get(token) if packet[0] == reply else None
-
-
-def _echo(family: socket.AddressFamily, sequence: int, token: bytes) -> bytes:
-    identifier = os.getpid() & 0xFFFF
-    kind = _ECHO_V4 if family == socket.AF_INET else _ECHO_V6
-    unsummed = _HEADER.pack(kind, 0, 0, identifier, sequence) + token
-    if family == socket.AF_INET6:
-        return unsummed  # the kernel sums ICMPv6
-    return _HEADER.pack(kind, 0, checksum(unsummed), identifier, sequence) + token
-
-
-def _icmp_socket(family: socket.AddressFamily) -> socket.socket:
-    """Raw where allowed; an ICMP datagram socket is the unprivileged way (icmp(7))."""
-    protocol = socket.IPPROTO_ICMP if family == socket.AF_INET else socket.IPPROTO_ICMPV6
-    try:
-        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, protocol)
-    except PermissionError:
-        sock = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
-        if family == socket.AF_INET:
-            only_replies = ~(1 << _REPLY_V4) & 0xFFFFFFFF
-            sock.setsockopt(_SOL_RAW, _ICMP_FILTER, struct.pack("=I", only_replies))
-    return sock

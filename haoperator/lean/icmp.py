@@ -7,6 +7,8 @@ import os
 import socket
 import struct
 
+from haoperator.lean.checksum import checksum
+
 _ECHO_V4, _REPLY_V4 = 8, 0
 _ECHO_V6, _REPLY_V6 = 128, 129
 _HEADER = struct.Struct("!BBHHH")
@@ -49,13 +51,3 @@ def answered(family: socket.AddressFamily, packet: bytes) -> bytes:
     if len(packet) < _HEADER.size or packet[0] != reply:
         return b""
     return packet[_HEADER.size :]
-
-
-def checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071)."""
-    if len(data) % 2:
-        data += b"\0"
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF

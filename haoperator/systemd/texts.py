@@ -14,8 +14,7 @@ from pathlib import Path, PurePath
 
 from haoperator.lean.configuration import EXIT_MISCONFIGURED, VIP_VARIABLE
 from haoperator.systemd import names
-from tomlconfig import App, AppKind, Checker, Config, ReadyKind, Replicate, Seconds, Vip
-from tomlconfig import App, AppKind, Checker, Config, ReadyKind, Replicate, RunsOn, Seconds
+from tomlconfig import App, AppKind, Checker, Config, ReadyKind, Replicate, RunsOn, Seconds, Vip
 
 START_MARGIN_SECONDS = 60.0
 """For waiting for dockerd, and for making a container."""

@@ -213,8 +213,7 @@ async def running(
     bus = start_bus(where / name)
     arguments = [name, str(segment.port), str(detect), str(beat), *segment.arguments]
     process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once
-        [*prefix, sys.executable, "-c", PROGRAM, *arguments],
-        [*segment.inside, sys.executable, "-c", PROGRAM, *arguments],
+        [*segment.inside, *prefix, sys.executable, "-c", PROGRAM, *arguments],
         env={**os.environ, "DBUS_SYSTEM_BUS_ADDRESS": bus.address, "PYTHONPATH": str(ROOT)},
     )
     node = Node(name, process, bus)
