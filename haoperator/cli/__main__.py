@@ -22,7 +22,7 @@ from haoperator.cli.missing import missing  # noqa: E402
 from haoperator.cli.splitbrain import add_verbs as add_splitbrain  # noqa: E402
 from haoperator.cli.verify import verify  # noqa: E402
 from haoperator.lean.configuration import CONFIGURATION  # noqa: E402
-from tomlconfig import ConfigError, load  # noqa: E402
+from tomlconfig import ConfigError, load, templates  # noqa: E402
 
 WATCH_SECONDS = 1.0
 
@@ -88,6 +88,10 @@ def _parser() -> argparse.ArgumentParser:
     check = verbs.add_parser("check-config", help="read a configuration and say what is wrong")
     check.add_argument("file", nargs="?", type=Path, default=Path(CONFIGURATION))
     check.set_defaults(run=_check_config)
+    template = verbs.add_parser("template", help="complete configurations to begin with")
+    template.add_argument("action", choices=("list", "show"))
+    template.add_argument("name", nargs="?", help="the one to show")
+    template.set_defaults(run=_template)
     keygen = verbs.add_parser("keygen", help="make the secret that both nodes share")
     keygen.add_argument("file", nargs="?", type=Path, default=secret.PATH)
     keygen.set_defaults(run=_keygen)
@@ -159,6 +163,18 @@ def _check_config(args: argparse.Namespace) -> int:
         f"{len(config.replicate)} replicated, {len(config.vips)} virtual IP, "
         f"{len(config.apps)} applications, {len(config.checkers)} checkers: no errors"
     )
+    return 0
+
+
+def _template(args: argparse.Namespace) -> int:
+    summaries = templates.summaries()
+    if args.action == "list":
+        for name, summary in summaries.items():
+            print(f"{name:<12} {summary}")
+        return 0
+    if args.name not in summaries:
+        raise Failed(f"name one of the templates: {', '.join(summaries)}")
+    print(templates.text(args.name), end="")
     return 0
 
 

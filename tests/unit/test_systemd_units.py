@@ -18,7 +18,7 @@ from haoperator.replica.primary import HANDOVER_MS
 from haoperator.systemd import generator, names
 
 UNITS = Path(__file__).parents[2] / "units"
-EXAMPLES = sorted(Path(tomlconfig.__file__).parent.glob("examples/*.toml"))
+EXAMPLES = sorted(Path(tomlconfig.__file__).parent.glob("*/*.toml"))
 
 
 def settings(unit: str) -> dict[str, list[str]]:

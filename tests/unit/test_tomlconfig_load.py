@@ -25,7 +25,7 @@ from tomlconfig import (
 from tomlconfig.model import App, Checker, Healthcheck, Timing
 from tomlconfig.reference import render_reference
 
-EXAMPLES = sorted(Path(tomlconfig.__file__).parent.glob("examples/*.toml"))
+EXAMPLES = sorted(Path(tomlconfig.__file__).parent.glob("*/*.toml"))
 
 BASE = """\
 [cluster]
@@ -94,17 +94,17 @@ def test_what_a_resync_may_do_is_said_for_the_cluster() -> None:
     assert parse(said).cluster.snapshot_before_resync
 
 
-def test_redis_example_means_what_it_says() -> None:
+def test_redis_template_means_what_it_says() -> None:
     config = tomlconfig.load(next(path for path in EXAMPLES if path.stem == "redis"))
-    assert config.links[0].addresses == {"node-a": "10.0.0.1", "node-b": "10.0.0.2"}
+    assert config.links[1].addresses == {"node-a": "10.0.0.1", "node-b": "10.0.0.2"}
     assert config.vips[0].address == ip_interface("10.0.0.100/24")
-    assert config.replicate[0].path == Path("/srv/shop/data")
+    assert config.replicate[0].path == Path("/srv/shop/redis")
     app = config.apps[0]
     assert (app.kind, app.target) == (AppKind.IMAGE, "redis:7")
-    assert app.volumes == ("/srv/shop/data:/data",)
+    assert app.volumes == ("/srv/shop/redis:/data",)
     assert app.restart_window == 86_400
     checker = config.checkers[0]
-    assert (checker.kind, checker.target) == (CheckerKind.TCP, "127.0.0.1:6379")
+    assert (checker.kind, checker.target) == (CheckerKind.REDIS, "127.0.0.1:6379")
     assert checker.on_failure is OnFailure.RESTART
     assert config.witness is not None
     assert config.witness.ping == ("10.0.0.254",)
