@@ -41,17 +41,15 @@ class Manager:
                     raise AssertionError(f"never told {wanted}, but {self.said}")
 
     def hear_what_came(self) -> None:
-        """Whatever was told so far."""
-        self._socket.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                text = self._socket.recv(4096).decode()
-                self.said += [(time.monotonic(), line) for line in text.split("\n")]
+        """Until everything that was told so far is in `said`."""
+        while select.select([self._socket], [], [], 0)[0]:
+            time.sleep(0.001)
+        with self._news:
+            pass  # the last of it is being noted
 
     def forget(self) -> None:
         """Wait only for what is told from here on."""
-        while select.select([self._socket], [], [], 0)[0]:
-            time.sleep(0.001)  # what was told before is still being read
+        self.hear_what_came()
         with self._news:
             self.said.clear()
 
