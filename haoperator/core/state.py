@@ -100,6 +100,8 @@ class State:
     saw_synced: bool = False
     """This core itself saw the stream synced since it started."""
     replica_gone: Seconds = 0.0
+    replica_since: Seconds = 0.0
+    """When the replicator came: before that, nobody here listened to the peer's."""
     pending: bool = False
     """A command to the replicator is under way; no second one until it is answered."""
     contact: Contact = Contact.UNKNOWN

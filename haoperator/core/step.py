@@ -190,6 +190,7 @@ def _replica_changed(state: State, event: on.ReplicaChanged) -> State:
             state, succession=told, returned_at=state.now if returned else state.returned_at
         )
     held_since = state.held_since if state.stream is Stream.HELD else state.now
+    replica_since = state.replica_since if state.replica else state.now
     if state.phase is Phase.PRIMARY and event.stream is not state.stream:
         state = replace(state, reason=_beside_words(event.stream, state))
     state = replace(
@@ -198,6 +199,7 @@ def _replica_changed(state: State, event: on.ReplicaChanged) -> State:
         record=event.record,
         saw_synced=saw_synced,
         held_since=held_since,
+        replica_since=replica_since,
     )
     connected = event.stream in (Stream.RESYNC, Stream.SYNCED)
     if connected and state.peer is not None and state.peer.phase is Phase.LEAVING:

@@ -108,6 +108,8 @@ def situation(state: State) -> Situation:
         return Situation.MUTE
     if state.contact is not Contact.SILENT:
         return Situation.UNCERTAIN
+    if state.replica is not None and state.now - state.replica_since < state.policy.detect:
+        return Situation.UNCERTAIN
     if not state.peer_unreachable:
         return Situation.MUTE
     if state.probe is Probe.ANSWERED:

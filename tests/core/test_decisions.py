@@ -323,3 +323,14 @@ def test_preferred_node_that_is_not_ready_does_not_take_its_role_back() -> None:
     node = comes_back(Node(preferred=ME)).on(on.ReadinessChanged("checker disk failed"))
     assert node.on(on.TimePassed(), after=10 * SWAP_BACK_SECONDS).wants() == []
     assert node.on(on.ReadinessChanged("")).wants() == [do.StartPrimary()]
+
+
+def test_replicator_that_came_back_a_moment_ago_has_not_heard_a_silence_yet() -> None:
+    """While it was away, nobody here could hear the peer's."""
+    node = primary().on(on.WitnessChanged(on.Witness.REACHABLE), on.ReplicaGone())
+    node.on(on.PeerLost(), after=DETECT)
+    back = on.ReplicaChanged(Role.PRIMARY, Stream.HELD, PRIMARYS)
+    assert node.on(back, on.TimePassed()).wants() == []
+    assert [type(each) for each in node.on(on.TimePassed(), after=DETECT).wants()] == [
+        do.ContinueAlone
+    ]
