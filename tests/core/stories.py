@@ -35,7 +35,7 @@ class Telling:
         """Everything that is under way comes to its end, then `seconds` pass."""
         self._settle()
         for _ in range(seconds):
-            self.world._advance(1)
+            self.world.advance(1)
             for node in (self.a, self.b):
                 self.world.tell(node, on.TimePassed())
             self._settle()
@@ -145,7 +145,7 @@ def leaves_in_order() -> Telling:
     world, node = telling.world, telling.a
     telling.say(f"{node.name}: systemctl stop ha-cluster.target")
     world.tell(node, on.LeaveCommanded())
-    node.jobs = ["secondary"]
+    node.job = "secondary"
     telling.go_on()
     telling.say(f"{node.name} is off")
     world.crash(node)
@@ -215,7 +215,7 @@ def standby_is_cut_off() -> Telling:
 def nodes_are_cut_from_each_other() -> Telling:
     """Only the paths between the nodes are cut; the virtual IP tells that the primary lives"""
     telling = Telling(World(vips=True))
-    telling.world._advance(1)
+    telling.world.advance(1)
     telling.say("the nodes do not reach each other; both reach the witness and the clients")
     telling.world.heartbeat_cut = True
     telling.world.cut_stream()
