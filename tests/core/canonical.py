@@ -48,12 +48,18 @@ class _Naming:
                 + 4 * record.last_primary
                 + 8 * record.peer_outdated
             )
-            history = tuple([self.generation(each) for each in record.history if each in self.alive])
+            # With how the generation was begun that came after it: all that a split brain asks.
+            history = tuple(
+                [
+                    (self.generation(former), record.origins[at : at + 1])
+                    for at, former in enumerate(record.history)
+                    if former in self.alive
+                ]
+            )
             known = self.records[id(record)] = (
                 self.generation(record.generation),
                 flags,
                 history,
-                record.origins[: len(record.history) + 1],
                 self.generation(record.yielded_to),
             )
         return known

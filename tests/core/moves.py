@@ -185,6 +185,11 @@ USUAL: tuple[Move, ...] = (
     *_each("hears the newest heartbeat", False, World.deliver),
     *_each("systemd carries on", False, World.run_job),
     *_each("the replicator does as it is told", False, World.run_command),
+    *_each(
+        "the replicator is primary, its stream stands at once",
+        False,
+        lambda world, node: world.run_command(node, at_once=True),
+    ),
     *_each("the arbiter answers", False, World.ask_arbiter),
     *_each("its stream to the standby begins", False, World.connect),
     *_each("its resync is finished", False, World.finish_resync),

@@ -431,15 +431,18 @@ class World:
 
     # -- the replicator
 
-    def run_command(self, node: Node) -> bool:
-        """The replicator carries out what it was told."""
+    def run_command(self, node: Node, at_once: bool = False) -> bool:
+        """The replicator carries out what it was told. `at_once`: and has its stream before it
+        says so."""
         command = node.command
-        if command is None:
+        if command is None or (at_once and command != do.BecomePrimary("")):
             return False
         node.command = None
         if refusal := self._carry_out(node, command):
             self.tell(node, on.ReplicaFailed(refusal))
             return True
+        if at_once:
+            self.connect(node)
         self._replica_changed(node)
         self.tell(node, on.ReplicaDone())
         return True
