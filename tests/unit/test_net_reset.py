@@ -50,13 +50,13 @@ while True:
 
 # Idle clients, each to tell how it ends; "talk" asks each of them for an answer.
 CLIENT = """
-import socket, sys, threading, time
+import os, socket, sys, threading
 def wait(number, sock):
     try:
         outcome = "closed" if not sock.recv(100) else "data"
     except ConnectionResetError:
         outcome = "reset"
-    print(number, outcome)
+    os.write(1, f"{number} {outcome}\\n".encode())  # a line in one piece
 host, count = sys.argv[1], int(sys.argv[2])
 socks = [socket.create_connection((host, 80), 5) for _ in range(count)]
 for sock in socks:
