@@ -22,6 +22,7 @@ import fcntl
 import logging
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -50,6 +51,9 @@ LARGE = 64 * 1024 * 1024
 MOST_OF_FOREIGN_ROOM = 0.9
 """Of what is free on another file system, which is likely the system's own."""
 BUFFER = 256 * 1024
+
+_replacing = threading.Lock()
+"""While a copy takes the place of a link: who finds it there may rely on the disk."""
 
 log = logging.getLogger(__name__)
 
@@ -180,13 +184,15 @@ class Branch:
             if err.errno not in (errno.EXDEV, errno.EMLINK):
                 raise
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NOATIME | os.O_CLOEXEC
-            self._copy(os.open(found.name, flags, dir_fd=found.parent), kept)
+            source = os.open(found.name, flags, dir_fd=found.parent)
+            self._copy(source, kept, durable=False)  # all are synced together
 
     # While the resync makes the tree the winner's.
 
     def shares(self, st: os.stat_result) -> bool:
-        """Whether the content of this file of the tree is that of the branch too."""
-        with contextlib.suppress(FileNotFoundError):
+        """Whether the content of this file of the tree is that of the branch too. What it does
+        not share it has on disk."""
+        with _replacing, contextlib.suppress(FileNotFoundError):
             kept = os.stat(str(st.st_ino), dir_fd=self._files, follow_symlinks=False)
             return (kept.st_dev, kept.st_ino) == (st.st_dev, st.st_ino)
         return False
@@ -219,27 +225,47 @@ class Branch:
         """The same for a file of the branch by its number. Raises TooLarge if more than `most`
         bytes would have to be copied."""
         flags = os.O_RDONLY | os.O_NOATIME | os.O_CLOEXEC
-        self._copy(os.open(str(inode), flags, dir_fd=self._files), str(inode), most)
-        os.fsync(self._files)
+        source = os.open(str(inode), flags, dir_fd=self._files)
+        if os.fstat(source).st_ino == inode:
+            self._copy(source, str(inode), most)
+        else:
+            os.close(source)
 
-    def _copy(self, source: int, kept: str, most: int | None = None) -> None:
-        """The content of `source`, which is closed, under a name in `files`; on disk."""
-        new = f"{kept}.new"
+    def _copy(
+        self, source: int, kept: str, most: int | None = None, *, durable: bool = True
+    ) -> None:
+        """The content of `source`, which is closed, under a name in `files`.
+
+        Two threads may copy the same: the first copy stays, a later one may have met changes.
+        """
+        new = f"{kept}.{threading.get_native_id()}.new"
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
             target = os.open(new, flags, 0o600, dir_fd=self._files)
             try:
                 copy_content(source, target, most)
-                os.fsync(target)
+                if durable:
+                    os.fsync(target)
             finally:
                 os.close(target)
-            os.rename(new, kept, src_dir_fd=self._files, dst_dir_fd=self._files)
+            with _replacing:
+                if self._is_copied(kept):
+                    os.unlink(new, dir_fd=self._files)
+                    return
+                os.rename(new, kept, src_dir_fd=self._files, dst_dir_fd=self._files)
+                if durable:
+                    os.fsync(self._files)
         except OSError:
             with contextlib.suppress(OSError):
                 os.unlink(new, dir_fd=self._files)
             raise
         finally:
             os.close(source)
+
+    def _is_copied(self, kept: str) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            return os.stat(kept, dir_fd=self._files).st_ino != int(kept)
+        return False
 
     # When it is.
 

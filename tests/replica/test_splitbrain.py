@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from haoperator.replica.manifest import Entry, What, entries
+from haoperator.replica import branch
+from haoperator.replica.branch import Branch, copy_content
+from haoperator.replica.manifest import About, Entry, What, entries
 from tests.replica.images import MIB, Disk, fill
 from tests.replica.pair import Node, Pair, wait_for
 from tests.replica.spawner import Spawner
@@ -38,8 +40,8 @@ def branch_of(node: Node) -> Path:
         return [each for each in done if not (each / "manifest").exists()]
 
     wait_for(compared, "the branch is compared")
-    (branch,) = place.iterdir()
-    return branch
+    (one,) = place.iterdir()
+    return one
 
 
 def diverge(pair: Pair, on_a: Write, on_b: Write) -> Tree:
@@ -69,8 +71,8 @@ def settle(pair: Pair, seconds: float = 40.0) -> None:
 
 def assert_kept(before: Tree, node: Node) -> list[Entry]:
     """What was in `before` is in the tree now, or kept; and no more is kept than differs."""
-    branch = branch_of(node)
-    listed = {os.fsdecode(each.path): each for each in entries(branch / "differences")}
+    place = branch_of(node)
+    listed = {os.fsdecode(each.path): each for each in entries(place / "differences")}
     now = tree_of(node.backing)
     for path, was in before.items():
         kept = listed.get(path)
@@ -78,7 +80,7 @@ def assert_kept(before: Tree, node: Node) -> list[Entry]:
             assert path in now, f"{path} is lost"
             assert comparable(now[path]) == comparable(was), f"{path} was overwritten"
             continue
-        assert comparable(was) == comparable(of_entry(branch, kept, now)), path
+        assert comparable(was) == comparable(of_entry(place, kept, now)), path
         if kept.what is What.ONLY_KEPT:
             assert path not in now
         else:
@@ -88,7 +90,7 @@ def assert_kept(before: Tree, node: Node) -> list[Entry]:
         marked = [listed[each].what for each in above if each in listed]
         assert What.ONLY_LIVE in marked, f"{path} was not there, and nothing says so"
     assert all(each.what is not What.UNCOMPARED for each in listed.values())
-    assert not list((branch / "files").glob("*.new"))
+    assert not list((place / "files").glob("*.new"))
     return list(listed.values())
 
 
@@ -97,12 +99,12 @@ def comparable(of: tuple[object, ...]) -> tuple[object, ...]:
     return of[:6] if of[0] == stat.S_IFDIR else of[:7]
 
 
-def of_entry(branch: Path, entry: Entry, now: Tree) -> tuple[object, ...]:
+def of_entry(place: Path, entry: Entry, now: Tree) -> tuple[object, ...]:
     content: object = None
     if entry.what is What.ATTRIBUTES:
         content = now[os.fsdecode(entry.path)][4]
     elif entry.regular:
-        data = (branch / "files" / str(entry.inode)).read_bytes()
+        data = (place / "files" / str(entry.inode)).read_bytes()
         content = (len(data), hashlib.sha256(data).hexdigest())
     elif stat.S_ISLNK(entry.mode):
         content = os.fsdecode(entry.target)
@@ -480,9 +482,41 @@ def test_directory_that_is_the_top_of_its_file_system_is_copied(
         disk.unmount()
 
 
-def test_file_with_holes_is_kept_with_them_and_not_longer(tmp_path: Path) -> None:
-    from haoperator.replica.branch import copy_content
+def test_two_that_copy_the_same_file_do_not_spoil_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that copies large files, and the one that applies and meets the same file."""
+    live = tmp_path / "data"
+    live.mkdir()
+    (live / "large").write_text("the loser's")
+    top, fd = os.open(live, os.O_RDONLY), os.open(live / "large", os.O_RDWR)
+    kept = Branch("data", top, "id")
+    kept.take(About("id", "g", "h", "b", "a", 0.0))
 
+    def meet() -> None:
+        if kept.release(fd):  # reflinks: it has a copy, and may change the file
+            os.pwrite(fd, b"the winner's", 0)
+
+    def copy(source: int, target: int, most: int | None = None) -> None:
+        copy_content(source, target, most)
+        if most is None:
+            other = threading.Thread(target=meet)
+            other.start()
+            other.join()
+
+    monkeypatch.setattr(branch, "copy_content", copy)
+    monkeypatch.setattr(branch, "LARGE", 0)
+    inode = os.fstat(fd).st_ino
+    kept.release_inode(inode)
+    assert (kept.place / "files" / str(inode)).read_text() == "the loser's"
+    assert os.listdir(kept.place / "files") == [str(inode)]
+    assert kept.release(fd)
+    kept.close()
+    os.close(top)
+    os.close(fd)
+
+
+def test_file_with_holes_is_kept_with_them_and_not_longer(tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
     with one.open("wb") as file:
         file.truncate(50 * MIB)
