@@ -110,7 +110,7 @@ def fail_application(*sides: Side) -> Fault:
 
 def forget(stage: Stage) -> None:
     """Both nodes leave and lose all that haoperator ever wrote down: a first start."""
-    for node in stage.pair.nodes:
+    for node in (stage.standby, stage.primary):
         node.exec("systemctl", "stop", "ha-cluster.target", timeout=90)
     for node in stage.pair.nodes:
         node.exec("sh", "-c", "rm -rf /var/lib/haoperator/*")

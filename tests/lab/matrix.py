@@ -27,7 +27,6 @@ from .place import BUILD, PROJECT
 from .scenarios import UNKNOWN, Must, Scenario, Step, scenarios
 from .stage import Move, Side, Stage
 from .standing import Standing
-from .waiting import until
 
 REPORT = PROJECT / "docs/fault-matrix.md"
 HOLDS = 6.0
@@ -116,16 +115,11 @@ def take(stage: Stage, step: Step) -> Outcome:
     served = stage.client.seen().acks[-1] if stage.client.seen().acks else time.time()
     begin, begin_clock = time.monotonic(), time.time()
     step.act(stage)
-    with suppress(LabError):
-        until(lambda: must.met_by(stage.states()), "", within=must.within, every=0.1)
-        outcome.settled = time.monotonic() - begin
-    held = hold(stage, must)
+    outcome.settled = settle(stage, must, begin)
     outcome.moves = stage.moves(begin)
     if outcome.settled is None:
         outcome.problems.append(f"it became {' / '.join(stage.states())}")
-    elif not held:
-        outcome.problems.append(f"it did not stay so: {' / '.join(stage.states())}")
-    elif outcome.moves and not must.still:
+    elif outcome.moves:
         outcome.settled = max(move.at for move in outcome.moves) - begin
     if must.still and (other := [move for move in outcome.moves if unlike(move, must)]):
         outcome.problems.append(f"{other[0].side} became {other[0].state}: {other[0].reason}")
@@ -146,16 +140,21 @@ def unlike(move: Move, must: Must) -> bool:
     return wanted not in (move.state, UNKNOWN)
 
 
-def hold(stage: Stage, must: Must) -> bool:
-    """Whether it stays as it must be. An operator that is restarted cannot be asked for a
-    moment; what it told is in the journal."""
-    end = time.monotonic() + HOLDS
-    while time.monotonic() < end:
-        states = stage.states()
-        if not must.met_by(states) and "STOP" not in states:
-            return False
-        time.sleep(0.3)
-    return must.met_by(stage.states())
+def settle(stage: Stage, must: Must, begin: float) -> float | None:
+    """Returns when the states have been as they must be for a while, and since when, in seconds
+    from the fault; None if that did not begin in time."""
+    since = None
+    while True:
+        now = time.monotonic() - begin
+        if must.met_by(stage.states()):
+            since = now if since is None else since
+            if now - since >= HOLDS:
+                return since
+        elif now > must.within:
+            return None
+        else:
+            since = None
+        time.sleep(0.2)
 
 
 def pause(client: Customer, since: float, most: float) -> float | None:
