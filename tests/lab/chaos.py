@@ -93,8 +93,10 @@ class Sequence:
 
 
 def psql(pair: Pair, statement: str) -> str:
+    """What PostgreSQL at the virtual IP answers; nothing if it does not."""
     address = f"host={VIP} user=postgres connect_timeout=2"
-    return run(*pair.lab.in_client("psql", "-AtXqd", address, "-c", statement)).stdout
+    asked = pair.lab.in_client("psql", "-AtXqd", address, "-c", statement)
+    return run(*asked, check=False).stdout
 
 
 class Chaos:
@@ -113,6 +115,7 @@ class Chaos:
     @contextmanager
     def clients(self) -> Iterator[None]:
         """Working clients and writers for the length of the block."""
+        until(self.ready, "both databases", within=90, hint=self.pair.explain)
         self.pair.primary.exec("redis-cli", "del", "sequence")
         psql(self.pair, "drop table if exists sequence; create table sequence (number int)")
         psql(self.pair, "create index on sequence (number)")
@@ -125,6 +128,11 @@ class Chaos:
             for sequence in self.sequences:
                 sequence.end()
             self.appends.end()
+
+    def ready(self) -> bool:
+        """Whether both databases answer at all."""
+        pinged = self.pair.primary.exec("redis-cli", "ping", check=False).stdout
+        return pinged == "PONG\n" and psql(self.pair, "select 1") == "1\n"
 
     def served(self, within: float) -> None:
         """Returns when every client is served, and a node may append."""

@@ -39,6 +39,8 @@ class Outcome:
 
     step: Step
     moves: list[Move] = field(default_factory=list)
+    states: tuple[str, str] = ("", "")
+    """What the nodes show in the end."""
     settled: float | None = None
     """Seconds from the fault until the states were as they must be; None if they never were."""
     paused: float | None = None
@@ -117,8 +119,9 @@ def take(stage: Stage, step: Step) -> Outcome:
     step.act(stage)
     outcome.settled = settle(stage, must, begin)
     outcome.moves = stage.moves(begin)
+    outcome.states = stage.states()
     if outcome.settled is None:
-        outcome.problems.append(f"it became {' / '.join(stage.states())}")
+        outcome.problems.append("that is not what must be")
     elif outcome.moves:
         outcome.settled = max(move.at for move in outcome.moves) - begin
     if must.still and (other := [move for move in outcome.moves if unlike(move, must)]):
@@ -241,9 +244,15 @@ def in_words(played: Played) -> str:
 
 
 def did(outcome: Outcome) -> str:
-    """The states that were told, and when the last one was, in seconds from the fault."""
-    moves = ", ".join(f"{move.side} {move.state}" for move in outcome.moves)
-    return f"{moves} after {seconds(outcome.settled)}" if moves else "nothing"
+    """The states in the end, the time of the last change, and the ways there."""
+    shown = " / ".join(outcome.states)
+    if outcome.step.must.still and not outcome.problems:
+        return f"{shown} as before"
+    ways = []
+    for side in Side:
+        if told := [move.state for move in outcome.moves if move.side is side]:
+            ways.append(f"{side} {', '.join(told)}")
+    return f"{shown} after {seconds(outcome.settled)}" + (f" ({'; '.join(ways)})" if ways else "")
 
 
 def waited(outcome: Outcome) -> str:

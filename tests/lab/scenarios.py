@@ -23,7 +23,7 @@ UNKNOWN = "–"
 UNNOTICED = 0.7
 """Seconds that clients may wait where nothing should happen: one lost packet is repeated after
 0.2, and the client gives up a connection after 0.5."""
-SILENCE = 5.0
+SILENCE = 8.0
 """A takeover after `detect`: 2 s, the evidence of the other paths, and the application's start."""
 SWAPPED = 5.0
 """One in order."""
@@ -94,7 +94,7 @@ class Scenario:
 
 NOTHING = Must("PRIM", "SECOND", pause=UNNOTICED, still=True)
 NOT_REACHED = replace(NOTHING, pause=None)
-LEFT_BEHIND = Must("ALONE", "WAIT", within=6, pause=SILENCE)
+LEFT_BEHIND = Must("ALONE", "WAIT", within=SILENCE, pause=SILENCE)
 """The primary goes on; the standby knows that it is outdated."""
 TAKEOVER = Must("WAIT", "ALONE", within=8, pause=8.0)
 
