@@ -564,13 +564,19 @@ def _stop_role(state: State, reason: str) -> Step:
 def _demoting(state: State) -> Step:
     if state.pending:
         return state, ()
-    # What waits to write would keep the applications of an isolated node from stopping.
-    hopeless = state.stream is Stream.HELD and isolated(state)
+    # What waits to write, and never will, would keep the applications from stopping.
+    hopeless = state.stream is Stream.HELD and (isolated(state) or _is_overtaken(state))
     if state.role in (Role.PRIMARY, Role.HELD) and (state.gate is Gate.CLOSED or hopeless):
         return replace(state, pending=True), (do.BecomeSecondary(),)
     if state.gate is not Gate.CLOSED:
         return state, ()
     return _enter(state, Phase.WAITING, state.reason), ()
+
+
+def _is_overtaken(state: State) -> bool:
+    """Whether the peer is heard to have begun a generation without this node."""
+    peer = state.peer_heard
+    return peer is not None and _relation(state, peer) is Relation.ANCESTOR
 
 
 def _leaving(state: State) -> Step:

@@ -183,6 +183,15 @@ def test_isolated_primary_lets_go_of_what_waits_to_write_while_its_applications_
     assert node.shows is Shown.WAIT
 
 
+def test_primary_that_was_stopped_and_is_overtaken_lets_go_of_what_waits_to_write() -> None:
+    """All of its processes stood still for a while; the peer took over meanwhile."""
+    newer = PRIMARYS.begin("2" * 16)
+    node = primary().on(on.ReplicaChanged(Role.PRIMARY, Stream.HELD, PRIMARYS))
+    node.on(heard(Phase.PRIMARY, Stream.ALONE, record=newer))
+    assert node.wants() == [do.StartSecondary(), do.BecomeSecondary()]
+    assert node.state.phase is Phase.DEMOTING
+
+
 def test_primary_whose_peer_marked_itself_outdated_needs_no_arbiter() -> None:
     node = primary(arbiter=True)
     node.on(on.ReplicaChanged(Role.PRIMARY, Stream.HELD, PRIMARYS, heard=node.now))
