@@ -103,7 +103,7 @@ vrrp_instance front {{
     }}
 }}
 """
-FASTEST_ADVERT = 0.1
+FASTEST_ADVERT = 0.03
 
 
 @dataclass(frozen=True, slots=True)
