@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 from pathlib import Path
 from statistics import median
 
 from tests.bench.bars import BARS, Rates, ratio
 from tests.bench.command import run
 from tests.bench.loads import LOADS
+from tests.bench.machine import kernel, processor
 from tests.bench.places import MODES, TITLES
 from tests.bench.postgres import BIN, SCALE
 
@@ -59,13 +59,6 @@ def bars(rates: Rates) -> str:
     return "\n".join(lines)
 
 
-def processor() -> str:
-    """What the machine calls its processors."""
-    said = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    found = re.search(r"^model name\s*:\s*(.+)$", said, re.MULTILINE)
-    return found[1] if found else platform.machine()
-
-
 def write(rates: Rates, rounds: int, load_average: float, docs: Path) -> None:
     """Write docs/benchmarks.md."""
     text = TEXT.read_text(encoding="utf-8").format(
@@ -79,7 +72,7 @@ def write(rates: Rates, rounds: int, load_average: float, docs: Path) -> None:
         postgres=run(BIN / "postgres", "--version").split()[2],
         cpus=os.cpu_count(),
         processor=processor(),
-        kernel=".".join(platform.release().split(".")[:2]),
+        kernel=kernel(),
         python=platform.python_version(),
         load_average=load_average,
     )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from tests.bench.report import processor
+from tests.bench.machine import kernel, processor
 from tests.bench.takeover import picture
 from tests.bench.takeover.cut import CUTS_A_TURN, HOLD_SECONDS, Cut
 from tests.bench.takeover.prober import PERIOD
@@ -82,7 +82,7 @@ def write(
         advert=FASTEST_ADVERT,
         cpus=os.cpu_count(),
         processor=processor(),
-        kernel=".".join(platform.release().split(".")[:2]),
+        kernel=kernel(),
         python=platform.python_version(),
         load=load_average,
         **versions,
