@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = 10.0
 """Before an application that failed too often is tried again, for want of another node."""
 
+_BETWEEN = ("activating", "deactivating")
+
 
 class Units:
     """The gate, VIPs, applications and checkers of this node. `states` maps each unit to
@@ -40,6 +42,8 @@ class Units:
         ]
         self._systemd = Systemd(self._unit_changed, self._watched.__contains__)
         self._jobs: set[asyncio.Task[None]] = set()
+        self._role = ""
+        self._gate_moved = asyncio.Event()
 
     async def connect(self, bus: MessageBus) -> None:
         """Subscribe on a new connection to the bus, then read every state once."""
@@ -49,7 +53,15 @@ class Units:
 
     async def start_role(self, target: str) -> None:
         """Flip the role, unless this node is on its way out: a role pulls in
-        ha-cluster.target, and starting it would take the stop back."""
+        ha-cluster.target, and starting it would take the stop back. The last call counts."""
+        self._role = target
+        while target == names.PRIMARY and self.states.get(names.PROMOTE) in _BETWEEN:
+            # The gate was refused and is on its way down: systemd would merge this start with
+            # the one that is about to fail, and nobody would try again.
+            self._gate_moved.clear()
+            await self._gate_moved.wait()
+            if self._role != target:
+                return
         try:
             if await self._systemd.is_leaving():
                 return
@@ -92,6 +104,7 @@ class Units:
         elif active_state == former:
             return
         elif unit == names.PROMOTE:
+            self._gate_moved.set()
             if active_state != "activating":
                 self._post(on.GateChanged(active_state == "active"))
         elif active_state == "failed":

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What follows from the states that systemd tells of checkers."""
+"""What follows from the states that systemd tells, and which jobs it is given."""
 
 from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
 
 import pytest
 
 from haoperator.core import events as on
 from haoperator.operator.units import Units
 from haoperator.systemd import names
+from haoperator.systemd.jobs import JobResult
 from tests.unit.test_tomlconfig_load import BASE, parse
 
 CONFIG = (
@@ -69,3 +73,80 @@ def test_checker_that_is_stopped_in_order_is_no_evidence() -> None:
     told = Told(gate="inactive")
     told(ROOM, "activating", "auto-restart", "exit-code")
     assert told(ROOM, "inactive", "dead") == [on.ReadinessChanged("")]
+
+
+class Jobs:
+    """Takes the place of systemd: notes what is started."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+
+    async def is_leaving(self) -> bool:
+        return False
+
+    async def run_job(self, verb: str, unit: str) -> JobResult:
+        assert verb == "start"
+        self.started.append(unit)
+        return JobResult.DONE
+
+
+class Roles:
+    """Starts of roles, while the gate is where a test says."""
+
+    def __init__(self, gate: str) -> None:
+        self._units = Units(parse(CONFIG), lambda event: None, lambda: None)
+        self._tell = self._units._systemd.on_unit_change
+        self.jobs = Jobs()
+        self._units._systemd = self.jobs  # type: ignore[assignment]
+        self.gate(gate)
+
+    def gate(self, active: str) -> None:
+        self._tell(names.PROMOTE, active, "", "")
+
+    def start(self, target: str) -> Awaitable[None]:
+        return asyncio.ensure_future(self._units.start_role(target))
+
+
+async def turns_of_the_loop() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("gate", ["inactive", "failed"])
+def test_primary_role_is_started_at_once_behind_a_closed_gate(gate: str) -> None:
+    async def story() -> None:
+        roles = Roles(gate)
+        await roles.start(names.PRIMARY)
+        assert roles.jobs.started == [names.PRIMARY]
+
+    asyncio.run(story())
+
+
+def test_primary_role_is_started_anew_when_the_gate_that_was_refused_is_down() -> None:
+    """Before that, systemd would merge the start with the one that is failing."""
+
+    async def story() -> None:
+        roles = Roles("activating")
+        started = roles.start(names.PRIMARY)
+        for gate in ("activating", "deactivating"):
+            roles.gate(gate)
+            await turns_of_the_loop()
+            assert roles.jobs.started == []
+        roles.gate("failed")
+        await started
+        assert roles.jobs.started == [names.PRIMARY]
+
+    asyncio.run(story())
+
+
+def test_start_that_waits_for_the_gate_is_taken_back_by_the_other_role() -> None:
+    async def story() -> None:
+        roles = Roles("activating")
+        started = roles.start(names.PRIMARY)
+        await turns_of_the_loop()
+        await roles.start(names.SECONDARY)
+        roles.gate("failed")
+        await started
+        assert roles.jobs.started == [names.SECONDARY]
+
+    asyncio.run(story())
