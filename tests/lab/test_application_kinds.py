@@ -6,7 +6,7 @@ from __future__ import annotations
 from . import trees
 from .cluster import Pair
 from .node import Node
-from .reconfigured import active, configured, running, said, swap, wait_said
+from .reconfigured import active, configured, inspected, running, said, swap, wait_said
 from .waiting import until
 
 VOLUME = "/var/lib/docker/volumes/shopdata/_data"
@@ -31,6 +31,34 @@ after = ["store"]
 [app.command]
 exec = "/bin/sleep 1000001"
 after = ["unit"]
+"""
+DETAILED = """
+[app.detailed]
+image = "web:1"
+command = ["sh", "-c", "trap '' TERM; id -u; while :; do sleep 1; done"]
+environment = { LANG = "C" }
+env_file = ["/srv/detailed.env"]
+user = "999:999"
+hostname = "detailed"
+workdir = "/tmp"
+init = true
+ulimits = { nofile = "1024:4096" }
+capabilities = ["NET_ADMIN"]
+drop_capabilities = ["MKNOD"]
+devices = ["/dev/null:/dev/nothing:r"]
+labels = { team = "shop" }
+log_driver = "json-file"
+log_options = { max-size = "1m" }
+read_only = true
+tmpfs = ["/tmp:mode=1777"]
+extra_hosts = ["db:10.0.0.7"]
+dns = ["10.0.0.53"]
+stop_signal = "SIGTERM"
+stop_timeout = "2s"
+[app.detailed.healthcheck]
+command = "test ! -e /tmp/sick"
+interval = "1s"
+retries = 1
 """
 UNITS = ("ha-app@store.service", "ha-app@unit.service", "ha-app@command.service")
 
@@ -113,3 +141,40 @@ def test_units_commands_and_volumes_go_with_the_role(pair: Pair) -> None:
         assert not active(new, "shop.service")
         options = new.exec("findmnt", "-n", "-o", "FSTYPE", VOLUME).stdout
         assert "fuse" in options
+
+
+def test_options_reach_docker_and_a_container_that_falls_sick_is_restarted(pair: Pair) -> None:
+    def env_file(node: Node) -> None:
+        node.put("/srv/detailed.env", "LANG=de\nWORD=bread\n")
+
+    def nothing_left(node: Node) -> None:
+        node.exec("docker", "rm", "--force", "ha-detailed", check=False)
+
+    unit, name = "ha-app@detailed.service", "ha-detailed"
+    with configured(pair, DETAILED, env_file, nothing_left):
+        primary = pair.primary
+        until(lambda: active(primary, unit), "it is healthy", within=30, hint=pair.explain)
+        shown = primary.exec("docker", "exec", name, "sh", "-c", "id -u; pwd; echo $LANG $WORD")
+        assert shown.stdout.split() == ["999", "/tmp", "C", "bread"]
+
+        # moby#28400: Docker itself does nothing about it.
+        first = inspected(primary, name)
+        assert first
+        primary.exec("docker", "exec", "--user=0", name, "touch", "/tmp/sick")
+        wait_said(primary, unit, "the container is unhealthy")
+        until(
+            lambda: (
+                active(primary, unit)
+                and (inspected(primary, name) or first)["State"]["Pid"] != first["State"]["Pid"]
+            ),
+            "it runs again",
+            within=30,
+            hint=pair.explain,
+        )
+
+        # It does not listen to its stop signal, and is killed in time.
+        _, old = swap(pair)
+        assert not running(old, name)
+        stopped = inspected(old, name)
+        assert stopped
+        assert stopped["State"]["ExitCode"] == 137

@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 
 import tomlconfig
+from haoperator.core.state import HANDOVER_SECONDS
 from haoperator.replica.flushing import FLUSH_SECONDS
 from haoperator.replica.primary import HANDOVER_MS
 from haoperator.systemd import generator, names
+from haoperator.systemd.texts import STOP_MARGIN_SECONDS
+from tomlconfig.rules import STOPS_AT_MOST
 
 UNITS = Path(__file__).parents[2] / "units"
 EXAMPLES = sorted(Path(tomlconfig.__file__).parent.glob("*/*.toml"))
@@ -151,6 +154,11 @@ def test_peer_waits_for_a_hand_over_longer_than_an_application_may_take_to_stop(
     assert 2 * int(stop.removesuffix("s")) + int(gate.removesuffix("s")) < int(timeout)
 
 
+def test_hand_over_has_time_for_the_applications_that_the_configuration_allows() -> None:
+    (timeout,) = re.findall(r"--timeout=(\d+)s", settings(names.PROMOTE)["Service.ExecStart"][0])
+    assert STOPS_AT_MOST + STOP_MARGIN_SECONDS < HANDOVER_SECONDS < int(timeout)
+
+
 def test_units_are_ini_files_without_surprises() -> None:
     for path in UNITS.iterdir():
         parser = RawConfigParser(strict=False)
@@ -161,7 +169,10 @@ def test_units_are_ini_files_without_surprises() -> None:
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
 def test_hardened_daemons_stay_hardened() -> None:
     """`systemd-analyze security`: the exposure of what faces the network, at most this."""
-    for unit, limit in ((names.HEARTBEAT, 30), ("ha-vip@.service", 30)):
+    for unit, limit in (
+        *((names.HEARTBEAT, 30), ("ha-vip@.service", 30)),
+        (names.GUARD, 30),
+    ):
         done = subprocess.run(
             ["systemd-analyze", "security", "--offline=yes", f"--threshold={limit}"]
             + [str(UNITS / unit)],
