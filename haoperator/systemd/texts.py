@@ -169,11 +169,11 @@ def app_drop_in(app: App, config: Config) -> str:
     The first start counts in systemd's limit, hence one more than `max_restarts`. systemd's
     own time limits are behind those of `ha-app`, which says what it waited for.
     """
-    before = [names.vip(vip.name) for vip in config.vips]
-    before += [names.app(name) for name in app.after]
-    # A unit stops by itself when the gate closes: not before what comes after it.
-    before += [a.target for a in config.apps if a.name in app.after and a.kind is AppKind.UNIT]
+    before = _before(app, config)
     unit = [f"After={' '.join(before)}"] if before else []
+    if app.kind is AppKind.UNIT:
+        # So that an isolate of the role, which stops what nothing pulls in, leaves it alone.
+        unit.append(f"Wants={_escaped(app.target)}")
     if app.kind.is_docker:
         # Ordered and wanted, not required: a restart of dockerd is no failure of the application.
         unit.append("Wants=docker.service")
@@ -198,12 +198,21 @@ def app_drop_in(app: App, config: Config) -> str:
 def unit_drop_in(app: App, config: Config) -> str:
     """A unit that is an application starts behind the open gate only, whoever starts it, and
     stops before the gate closes."""
-    before = [names.PROMOTE, *(names.vip(vip.name) for vip in config.vips)]
-    unit = [f"Requisite={names.PROMOTE}", f"After={' '.join(before)}"]
+    before = " ".join([names.PROMOTE, *_before(app, config)])
+    unit = [f"Requisite={names.PROMOTE}", f"After={before}"]
     if config.replicate:
         paths = " ".join(_quoted(str(directory.path)) for directory in config.replicate)
         unit.append(f"RequiresMountsFor={paths}")
     return _file(config.source, {"Unit": unit})
+
+
+def _before(app: App, config: Config) -> list[str]:
+    """What an application starts after, and stops before."""
+    before = [names.vip(vip.name) for vip in config.vips]
+    before += [names.app(name) for name in app.after]
+    # A unit stops by itself when the gate closes: not before what comes after it.
+    units = (other for other in config.apps if other.kind is AppKind.UNIT)
+    return before + [_escaped(other.target) for other in units if other.name in app.after]
 
 
 def checker_drop_in(checker: Checker, config: Config, claimed: Collection[PurePath] = ()) -> str:

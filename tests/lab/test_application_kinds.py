@@ -104,6 +104,11 @@ def test_units_commands_and_volumes_go_with_the_role(pair: Pair) -> None:
         assert refused.returncode != 0
         assert not active(standby, "shop.service")
 
+        # An isolate of the role that is here already stops nothing.
+        kept = main_pid(primary, "shop.service")
+        primary.exec("systemctl", "isolate", "ha-primary.target", timeout=60)
+        assert main_pid(primary, "shop.service") == kept
+
         # A death is noticed, and mended in place.
         for unit in ("shop.service", "ha-app@command.service"):
             died = main_pid(primary, unit)

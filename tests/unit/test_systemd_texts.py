@@ -120,6 +120,7 @@ after = ["unit"]
     assert "Wants=docker.service\nAfter=docker.service docker.socket containerd" in docker
     assert "TimeoutStartSec=370s\nTimeoutStopSec=30s\n" in docker
     unit = files["ha-app@unit.service.d/50-haoperator.conf"]
+    assert "Wants=shop.service\n" in unit
     assert "docker" not in unit
     assert "TimeoutStartSec=110s\nTimeoutStopSec=40s\n" in unit
     command = files["ha-app@exec.service.d/50-haoperator.conf"]
