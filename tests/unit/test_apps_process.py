@@ -226,7 +226,9 @@ def test_command_is_the_application_as_long_as_it_runs(place: Place) -> None:
     with place.app("stays") as process:
         place.host.manager.hear("READY=1")
         (child,) = children(process.pid)
-        environment = Path(f"/proc/{child}/environ").read_bytes()
+        environ = Path(f"/proc/{child}/environ")  # empty for a moment while it execs
+        until(lambda: environ.read_bytes() != b"", "it has an environment")
+        environment = environ.read_bytes()
         assert b"A=b" in environment
         assert b"NOTIFY_SOCKET" not in environment
         assert resident_kib(process.pid) < 15 * 1024
