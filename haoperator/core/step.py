@@ -470,6 +470,8 @@ def _promoting(state: State) -> Step:
     # Asked again here, because much may have happened since the target was started.
     verdict = may_promote(state)
     peer = state.peer_heard
+    if state.forced and state.replica is None:
+        return state, ()
     if state.forced and not (peer is not None and peer.phase.holds_role):
         return _become_primary(state, state.next_generation)
     match verdict.answer:

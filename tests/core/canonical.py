@@ -2,9 +2,10 @@
 """When two worlds are the same: everything that can still make a difference, and nothing else.
 
 Times become ages, up to the age from which nothing changes any more; of a timeout of many
-seconds only whether it is over, because the move that lets time pass goes on until it is; generations are
-counted in the order in which they appear, so that neither the seeds nor the path that led here
-matter; a history counts as far as it names a generation that some record is in; reasons, which are for people, are left out.
+seconds only whether it is over, because the move that lets time pass goes on until it is;
+generations are counted in the order in which they appear, so that neither the seeds nor the
+path that led here matter; a history counts as far as it names a generation that some record is
+in; reasons, which are for people, are left out.
 """
 
 from __future__ import annotations
@@ -224,8 +225,10 @@ def write_everywhere(world: World) -> None:
     for write in sorted(a.writes | b.writes):
         kept.setdefault(_signature(world, write), write)
     for node in (a, b):
-        if node.stream is not Stream.SYNCED and not _has_own(world, node, kept) and world.write(
-            node
+        if (
+            node.stream is not Stream.SYNCED
+            and not _has_own(world, node, kept)
+            and world.write(node)
         ):
             write = world.next_write - 1
             kept[_signature(world, write)] = write
@@ -244,5 +247,3 @@ def _has_own(world: World, node: Node, kept: dict[int, int]) -> bool:
     first = node is next(iter(world.nodes.values()))
     here, in_flight = (1, 4) if first else (2, 8)
     return (here + 16 if node.acknowledges else here + in_flight) in kept
-
-

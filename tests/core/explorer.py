@@ -330,8 +330,10 @@ def explore(
     """Explore each of the named cases, printing what was seen."""
     work = [(name, disturbances, states, seconds) for name in names]
     outcomes = []
-    print(f"{'case':24}{'states':>12}{'transitions':>13}{'disturbances':>14}"
-          f"{'depth':>7}{'settled':>9}{'rounds':>8}{'seconds':>9}")
+    print(
+        f"{'case':24}{'states':>12}{'transitions':>13}{'disturbances':>14}"
+        f"{'depth':>7}{'settled':>9}{'rounds':>8}{'seconds':>9}"
+    )
     with multiprocessing.get_context("fork").Pool(processes, maxtasksperchild=1) as pool:
         for outcome in pool.imap_unordered(_explore, work, chunksize=1):
             outcomes.append(outcome)
@@ -361,8 +363,9 @@ def main() -> int:
     )
     states = sum(outcome.states for outcome in outcomes)
     transitions = sum(outcome.transitions for outcome in outcomes)
-    print(f"{states:,} distinct states, {transitions:,} transitions, "
-          f"{time.monotonic() - began:.0f} s")
+    print(
+        f"{states:,} distinct states, {transitions:,} transitions, {time.monotonic() - began:.0f} s"
+    )
     return 1 if any(outcome.counterexample for outcome in outcomes) else 0
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -16,7 +17,7 @@ from haoperator.core.splitbrain import former_primary, split_brain_text, undecid
 from haoperator.core.state import Contact, Policy, Shown, State, shown
 from haoperator.core.status import Role, Status
 from haoperator.core.step import status_of, step
-from tests.core.test_world import moves_of
+from tests.core.moves import COMMANDS, FAULTS, RECOVERIES, USUAL, Move
 from tests.core.world import NAMES, Node, World, started_pair
 
 WALKS = 250
@@ -140,30 +141,44 @@ def test_both_nodes_that_yield_overwrite_nothing_until_one_is_promoted() -> None
     assert shown(world.core(B))[0] is Shown.PRIM
 
 
+def _by_hand(event: on.Event) -> Callable[[World, Node], bool]:
+    def make(world: World, node: Node) -> bool:
+        world.tell(node, event)
+        return True
+
+    return make
+
+
+_MOVES = (
+    *USUAL * 4,
+    *RECOVERIES * 2,
+    *FAULTS,
+    *COMMANDS,
+    *(
+        Move("hactl promote --force", name, True, _by_hand(on.PromoteCommanded(True)))
+        for name in NAMES
+    ),
+    *(
+        Move("hactl splitbrain yield", name, True, _by_hand(on.YieldCommanded()))
+        for name in NAMES * 2
+    ),
+)
+
+
 @pytest.mark.parametrize("block", range(4))
 def test_random_faults_and_yields_overwrite_nothing_that_is_not_kept(block: int) -> None:
     for seed in range(block * WALKS, (block + 1) * WALKS):
         chance = random.Random(seed)
         by_policy = chance.random() < 0.5
-        world = DividedWorld(chance.choice((None, *NAMES)), former_primary_wins=by_policy)
+        world = DividedWorld(
+            chance.choice((None, *NAMES)), former_primary_wins=by_policy, assumed=False
+        )
         started_pair(world)
-
-        def force(node: Node, world: DividedWorld = world) -> bool:
-            world.tell(node, on.PromoteCommanded(force=True))
-            return True
-
-        def give_up(node: Node, world: DividedWorld = world) -> bool:
-            world.tell(node, on.YieldCommanded())
-            return True
-
-        def cut_all(_node: Node, world: DividedWorld = world) -> bool:
-            world.heartbeat_cut = True
-            return world.cut_stream()
-
-        moves = [*moves_of(world, chance), force, give_up, give_up, cut_all, cut_all]
         try:
             for _ in range(MOVES):
-                chance.choice(moves)(world.nodes[chance.choice(NAMES)])
+                after = world.copy()
+                if chance.choice(_MOVES).on(after):
+                    world = after
                 world.check()
             if world.calm():
                 continue

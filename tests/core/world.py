@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 from haoperator.core import effects as do
 from haoperator.core import events as on
@@ -146,9 +147,9 @@ class World:
         """Whether anybody wants the story."""
         self.story: list[str] = []
 
-    def copy(self) -> World:
+    def copy(self) -> Self:
         """A twin to try something on. Its story is the same list."""
-        twin = object.__new__(World)
+        twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin.nodes = {name: node.copy() for name, node in self.nodes.items()}
         twin.heirs = dict(self.heirs)
