@@ -124,7 +124,8 @@ async def _report() -> dict[str, Any]:
 
 
 async def _why() -> int:
-    print(show.why(await _report()))
+    report = await _report()
+    print(show.why(report, await client.fetch_evidence(await client.connect())))
     return 0
 
 

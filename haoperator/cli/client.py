@@ -46,6 +46,25 @@ async def fetch_report(bus: MessageBus) -> dict[str, Any]:
     return document
 
 
+async def fetch_evidence(bus: MessageBus) -> dict[str, Any]:
+    """What the heartbeat daemon heard last, and how long ago: `links`, `witnesses`, `vips`.
+    Empty where it does not run, or does not tell (it tells root)."""
+    get = ["org.haoperator1.Heartbeat", "Evidence"]
+    try:
+        (value,) = await call(
+            bus,
+            "org.haoperator1.Heartbeat",
+            "/org/haoperator1/heartbeat",
+            "org.freedesktop.DBus.Properties.Get",
+            "ss",
+            get,
+        )
+    except DBusError:
+        return {}
+    document: dict[str, Any] = json.loads(value.value)
+    return document
+
+
 async def command(bus: MessageBus, verb: str, signature: str = "", *body: object) -> None:
     """One verb of the operator. Raises Failed with its reason."""
     await _ask(bus, f"{CLUSTER}.{verb}", signature, list(body))

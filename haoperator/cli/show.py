@@ -102,18 +102,41 @@ def _verification(told: dict[str, Any]) -> Iterator[str]:
     yield f"verify           {when}  {outcome(told)}"
 
 
-def why(report: dict[str, Any]) -> str:
-    """The evidence behind the state, the rule that it follows, and what would change it."""
+def why(report: dict[str, Any], heard: dict[str, Any]) -> str:
+    """The evidence behind the state, the rule that it follows, and what would change it.
+    `heard` is what the heartbeat daemon knows by itself, with ages."""
     state = report["transition"] or report["state"]
     lines = [f"{report['node']} is {state}, because: {report['reason']}"]
     told = report.get("explanation")
     if told:
         lines += ["", *(f"{what:<20} {finding}" for what, finding in told["evidence"])]
-        lines += [f"{'link ' + each['name']:<20} {_up(each)}" for each in report["links"]]
+        lines += _ages(heard) or [
+            f"{'link ' + each['name']:<20} {_up(each)}" for each in report["links"]
+        ]
         lines += ["", f"{'so':<20} {told['conclusion']}", f"{'rule':<20} {told['rule']}"]
         lines += [f"{'what would change it':<20} {change}" for change in told["changes"][:1]]
         lines += [f"{'':<20} {change}" for change in told["changes"][1:]]
     return "\n".join(lines)
+
+
+def _ages(heard: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{'link ' + link['name']:<20} {link['address']} heard {_ago(link['age'])}"
+        for link in heard.get("links", [])
+    ]
+    lines += [
+        f"{'witness ' + each['kind']:<20} {each['target']} answered {_ago(each['age'])}"
+        for each in heard.get("witnesses", [])
+    ]
+    lines += [
+        f"{'vip ' + vip['name']:<20} another machine answered {_ago(vip['age'])}"
+        for vip in heard.get("vips", [])
+    ]
+    return lines
+
+
+def _ago(age: float | None) -> str:
+    return "never" if age is None else f"{age:.1f} s ago"
 
 
 def _up(link: dict[str, Any]) -> str:
