@@ -88,7 +88,7 @@ def _splitbrain(told: dict[str, Any] | None) -> Iterator[str]:
     for way in told["ways"]:
         yield f"                 {way}"
     if told["problem"]:
-        yield f"                 nothing is overwritten: {told['problem']}"
+        yield f"                 does not go on: {told['problem']}"
 
 
 def _verification(told: dict[str, Any]) -> Iterator[str]:

@@ -98,11 +98,6 @@ class Branch:
         self._root = self._files = -1
 
     @property
-    def about(self) -> About:
-        """Raises ValueError too."""
-        return About.from_json((self.place / ABOUT).read_text(encoding="ascii"))
-
-    @property
     def whole(self) -> bool:
         """Whether all of the branch is kept: what is in the tree may change."""
         return (self.place / MANIFEST).exists() or self.compared
@@ -123,11 +118,11 @@ class Branch:
         if self.compared:
             raise NotKept(errno.EEXIST, f"{self} is there already, and compared")
         self.drop()
-        self.above.mkdir(mode=0o700, exist_ok=True)
-        self.place.mkdir(mode=0o700)
-        (self.place / FILES).mkdir(mode=0o700)
-        self._open_files()
         try:
+            self.above.mkdir(mode=0o700, exist_ok=True)
+            self.place.mkdir(mode=0o700)
+            (self.place / FILES).mkdir(mode=0o700)
+            self._open_files()
             (self.place / ABOUT).write_text(about.to_json(), encoding="ascii")
             count = 0
             with self._new(MANIFEST) as manifest:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from haoperator.replica import branch
-from haoperator.replica.branch import Branch, copy_content
+from haoperator.replica.branch import Branch, NotKept, copy_content
 from haoperator.replica.manifest import About, Entry, What, entries
 from tests.replica.images import MIB, Disk, fill
 from tests.replica.pair import Node, Pair, wait_for
@@ -480,6 +480,25 @@ def test_directory_that_is_the_top_of_its_file_system_is_copied(
     finally:
         pair.stop()
         disk.unmount()
+
+
+def test_what_does_not_fit_on_the_other_file_system_is_not_begun(tmp_path: Path) -> None:
+    above, below = Disk(tmp_path / "pool-1", 16 * MIB), Disk(tmp_path / "pool-2", 40 * MIB)
+    try:
+        above.mount(tmp_path / "small")
+        live = tmp_path / "small" / "data"
+        below.mount(live)
+        (live / "large").write_bytes(os.urandom(20 * MIB))
+        top = os.open(live, os.O_RDONLY)
+        kept = Branch("data", top, "id")
+        with pytest.raises(NotKept, match=r"all of it has to be copied: 2.* MB, but beside it"):
+            kept.take(About("id", "g", "h", "b", "a", 0.0))
+        assert os.listdir(live.parent) == ["data"]
+        kept.close()
+        os.close(top)
+    finally:
+        below.unmount()
+        above.unmount()
 
 
 def test_two_that_copy_the_same_file_do_not_spoil_it(

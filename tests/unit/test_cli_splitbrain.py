@@ -226,7 +226,7 @@ def test_status_shows_both_sides_the_command_and_what_keeps_it_from_going_on() -
     shown = text(without_operator("node-b", True) | {"splitbrain": told}, colour=False).splitlines()
     assert "split brain      node-b took over" in shown
     assert "                 'hactl splitbrain yield' on node-a" in shown
-    assert "                 nothing is overwritten: no room" in shown
+    assert "                 does not go on: no room" in shown
 
 
 def test_only_the_name_of_the_node_confirms(monkeypatch: pytest.MonkeyPatch) -> None:
