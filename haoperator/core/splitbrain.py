@@ -70,7 +70,10 @@ def yield_problem(state: State) -> str:
     if not peer.able or peer.phase is Phase.LEAVING:
         return f"{name} could not serve its data: its replicator does not run, or it is leaving"
     if not peer.record.current:
-        return f"the data of {name} is stale or a mixture: it cannot win"
+        return (
+            f"the data of {name} is stale or a mixture, and cannot win; if it shall all the same: "
+            f"'hactl promote --force' on {name} first"
+        )
     return ""
 
 

@@ -20,6 +20,7 @@ from haoperator.core.splitbrain import (
     generation_to_yield_to,
     keeps_role,
     split_brain_text,
+    undecided,
     yield_problem,
 )
 from haoperator.core.state import (
@@ -322,7 +323,8 @@ def _promote_problem(state: State, force: bool) -> str:
 def _leave(state: State) -> Step:
     peer = state.peer_heard
     stays = peer is not None and winner(replace(state, phase=Phase.LEAVING), peer) == peer.node
-    stays = stays or (peer is not None and peer.phase.holds_role)
+    beside = peer is not None and not undecided(state, peer)  # else nobody goes on with this data
+    stays = stays or (peer is not None and beside and peer.phase.holds_role)
     gone = state.role is Role.SECONDARY and state.record.up_to_date and not state.pending
     state = _enter(state, Phase.LEAVING, "leaving the cluster in order")
     if stays and gone:
@@ -473,6 +475,8 @@ def _promoting(state: State) -> Step:
     if state.forced and state.replica is None:
         return state, ()
     if state.forced and not (peer is not None and peer.phase.holds_role):
+    beside_primary = peer is not None and peer.phase.holds_role
+    if state.forced and state.replica is not None and not beside_primary:
         return _become_primary(state, state.next_generation)
     match verdict.answer:
         case Answer.YES:

@@ -29,7 +29,7 @@ from enum import StrEnum
 from haoperator.core.events import Probe, Witness
 from haoperator.core.generation import Relation
 from haoperator.core.record import DataRecord
-from haoperator.core.splitbrain import split_brain_text
+from haoperator.core.splitbrain import split_brain_text, undecided
 from haoperator.core.state import Contact, State
 from haoperator.core.status import Phase, Status, Stream
 
@@ -93,6 +93,8 @@ def may_promote(state: State) -> Verdict:
     peer = state.peer_heard
     if peer is not None and _equal_and_whole(state.record, peer.record):
         return _beside(state, peer)
+    if peer is not None and undecided(state, peer):
+        return Verdict(Answer.NO, split_brain_text(state))
     if problem := copy_problem(state.record, peer_name):
         return Verdict(Answer.NO, problem)
     if peer is not None:
@@ -129,8 +131,6 @@ def _equal_and_whole(mine: DataRecord, peer: DataRecord) -> bool:
 def _beside(state: State, peer: Status) -> Verdict:
     name = state.policy.peer
     relation = state.record.relation_to(peer.record)
-    if relation is Relation.DIVERGED:
-        return Verdict(Answer.NO, split_brain_text(state))
     if relation is Relation.ANCESTOR:
         return Verdict(
             Answer.NO,
