@@ -118,6 +118,8 @@ class State:
     """When an application last gave up here, unless this node was primary again since."""
     not_ready: str = ""
     """What a checker that runs in both roles found wrong with this node."""
+    joins: bool = False
+    """This node joined when the core started; it was not only its operator that started anew."""
     returned_at: Seconds | None = None
     """When this standby came back into step with a primary that had gone on without it."""
     yields_until: Seconds = 0.0

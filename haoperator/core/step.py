@@ -185,7 +185,9 @@ def _heir_told(state: State, generation: str, heir: str) -> State:
 def _replica_changed(state: State, event: on.ReplicaChanged) -> State:
     saw_synced = state.saw_synced or event.stream is Stream.SYNCED
     if event.stream is Stream.SYNCED and state.stream is not Stream.SYNCED:
-        returned = event.role is Role.SECONDARY and state.stream is Stream.RESYNC
+        # The replicator of a node that boots may be in step before its operator can look.
+        came = state.stream is Stream.RESYNC or (state.joins and state.replica is None)
+        returned = event.role is Role.SECONDARY and came
         told = replace(state.succession, heir="", to_disclaim=state.policy.arbiter)
         state = replace(
             state, succession=told, returned_at=state.now if returned else state.returned_at

@@ -77,6 +77,7 @@ class Operator:
             seed=os.urandom(16).hex(),
             now=time.monotonic(),
             maintenance=memory.recall(),
+            joins=memory.joins(),
         )
         self._config = config
         self._inputs: asyncio.Queue[_Input] = asyncio.Queue()
@@ -126,6 +127,7 @@ class Operator:
         disturbs nothing; a node that stops or leaves the cluster announces it."""
         notify.stopping()
         if await self._units.is_leaving():
+            memory.leaves()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LEAVE_SECONDS):
                     await self._processed(on.LeaveCommanded())

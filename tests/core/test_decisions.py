@@ -271,6 +271,18 @@ def test_preferred_node_takes_its_role_back_when_it_has_stayed_in_step() -> None
     assert node.state.phase is Phase.PROMOTING
 
 
+@pytest.mark.parametrize("joins", [True, False])
+def test_preferred_node_whose_replicator_was_quicker_than_its_operator_has_come_back(
+    joins: bool,
+) -> None:
+    """An operator that is only restarted finds the same, and moves nothing."""
+    node = Node(preferred=ME)
+    node.state = replace(node.state, joins=joins)
+    node.on(on.ReplicaChanged(Role.SECONDARY, Stream.SYNCED, STANDBYS), heard(Phase.PRIMARY))
+    node.on(on.TimePassed(), after=SWAP_BACK_SECONDS)
+    assert node.wants() == ([do.StartPrimary()] if joins else [])
+
+
 @pytest.mark.parametrize("policy", [{"preferred": PEER}, {}, {"preferred": ME, "automatic": False}])
 def test_nobody_else_swaps_by_itself(policy: dict[str, object]) -> None:
     node = comes_back(Node(**policy))
