@@ -432,20 +432,21 @@ def disk_scenarios() -> Iterator[Scenario]:
 
 def neighbour_scenarios() -> Iterator[Scenario]:
     for side in Side:
+        unnoticed = Must("PRIM", "SECOND", within=5, pause=UNNOTICED)
         for name, text, act in (
             ("dbus", "dbus-daemon restarted", do.run(side, "systemctl", "restart", "dbus")),
             ("dbus-kill", "dbus-daemon killed", do.signal("KILL", side, "dbus")),
             ("operator-kill", "operator killed", do.signal("KILL", side, "haoperator")),
             ("heartbeat-kill", "heartbeat killed", do.signal("KILL", side, "ha-heartbeat")),
         ):
-            step = Step(f"{side}: {text}", act, NOTHING)
+            step = Step(f"{side}: {text}", act, unnoticed)
             yield Scenario(f"{name}-{side}", "machine", (step,))
         stop = ("systemctl", "stop", "docker.service", "docker.socket")
         dockerd = do.run(side, *stop, undo=("systemctl", "start", "docker"))
-        must = NOTHING if side is STANDBY else Must("SECOND", "PRIM", within=30, pause=30)
+        # It is waited for, then started together with the application.
+        must = NOTHING if side is STANDBY else Must("PRIM", "SECOND", within=5, pause=40)
         step = Step(f"{side}: dockerd stopped", dockerd, must)
-        end = "stays" if side is STANDBY else "moves"
-        yield Scenario(f"dockerd-{side}", "machine", (step,), end=end)
+        yield Scenario(f"dockerd-{side}", "machine", (step,))
     yield Scenario(
         "clock",
         "machine",
