@@ -76,7 +76,10 @@ def _lines(report: dict[str, Any], colour: bool) -> Iterator[str]:
     for kind in ("vip", "app", "checker"):
         for part in report[f"{kind}s"]:
             extra = f"  {part['address']}" if kind == "vip" else ""
-            yield f"{kind + ' ' + part['name']:<16} {part['state']}{extra}"
+            state = part["state"]
+            if kind == "checker" and state == "activating":  # again and again, until it is well
+                state = f"not well: see 'systemctl status ha-checker@{part['name']}'"
+            yield f"{kind + ' ' + part['name']:<16} {state}{extra}"
 
 
 def _splitbrain(told: dict[str, Any] | None) -> Iterator[str]:

@@ -114,13 +114,28 @@ class Units:
     def _note_readiness(self, unit: str, active_state: str, sub_state: str) -> None:
         """From its failure until it is active again, a checker says that a takeover would lack
         what it looks at."""
-        before = set(self._failing)
         if active_state == "failed" or sub_state == "auto-restart":
-            self._failing.add(unit)
-        elif active_state in ("active", "inactive"):
-            self._failing.discard(unit)
-        if self._failing == before:
+            self._set_failing(unit, True)
+        elif active_state == "active":
+            self._set_failing(unit, False)
+        elif active_state == "inactive" and unit in self._failing:
+            self._beside(self._confirm_stop(unit))
+
+    async def _confirm_stop(self, unit: str) -> None:
+        """On the way to a restart a unit passes through `inactive` too; one that was stopped by
+        hand says nothing any more."""
+        try:
+            stopped = await self._systemd.active_state(unit) == "inactive"
+        except SystemdError as err:
+            log.warning("taken for restarted: %s", err)
             return
+        if stopped:
+            self._set_failing(unit, False)
+
+    def _set_failing(self, unit: str, failing: bool) -> None:
+        if (unit in self._failing) is failing:
+            return
+        self._failing ^= {unit}
         which = ", ".join(sorted(self._checkers[unit].name for unit in self._failing))
         problem = f"checker {which} failed" if which else ""
         if problem:
@@ -146,8 +161,7 @@ class Units:
     def _checker_failed(self, unit: str, result: str) -> None:
         checker = self._checkers[unit]
         if self.states.get(names.PROMOTE) != "active":
-            log.warning("%s failed (%s)", unit, result)
-            return
+            return  # `_set_failing` has said it, once
         log.warning("%s failed (%s): %s", unit, result, checker.on_failure)
         if checker.on_failure is OnFailure.FAILOVER:
             self._post(on.AppGaveUp(unit))

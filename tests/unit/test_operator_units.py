@@ -11,7 +11,7 @@ import pytest
 from haoperator.core import events as on
 from haoperator.operator.units import Units
 from haoperator.systemd import names
-from haoperator.systemd.jobs import JobResult
+from haoperator.systemd.jobs import JobResult, Systemd
 from tests.unit.test_tomlconfig_load import BASE, parse
 
 CONFIG = (
@@ -69,10 +69,23 @@ def test_checker_of_the_primary_alone_says_nothing_of_readiness(sub: str) -> Non
     assert events == ([on.AppGaveUp(ROUTER)] if sub == "auto-restart" else [])
 
 
-def test_checker_that_is_stopped_in_order_is_no_evidence() -> None:
-    told = Told(gate="inactive")
-    told(ROOM, "activating", "auto-restart", "exit-code")
-    assert told(ROOM, "inactive", "dead") == [on.ReadinessChanged("")]
+@pytest.mark.parametrize(("then", "ready"), [("inactive", True), ("activating", False)])
+def test_checker_that_is_stopped_by_hand_is_no_evidence_and_one_that_restarts_is(
+    monkeypatch: pytest.MonkeyPatch, then: str, ready: bool
+) -> None:
+    async def asked(_systemd: Systemd, _unit: str) -> str:
+        return then
+
+    monkeypatch.setattr(Systemd, "active_state", asked)
+
+    async def story() -> list[on.Event]:
+        told = Told(gate="inactive")
+        told(ROOM, "activating", "auto-restart", "exit-code")
+        assert told(ROOM, "inactive", "dead") == []
+        await asyncio.sleep(0)
+        return told.events
+
+    assert asyncio.run(story()) == ([on.ReadinessChanged("")] if ready else [])
 
 
 class Jobs:
