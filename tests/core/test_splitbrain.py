@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -17,8 +16,6 @@ from haoperator.core.splitbrain import former_primary, split_brain_text, undecid
 from haoperator.core.state import Contact, Policy, Shown, State, shown
 from haoperator.core.status import Role, Status
 from haoperator.core.step import status_of, step
-from tests.core.moves import COMMANDS, FAULTS, RECOVERIES, USUAL, Move
-from tests.core.world import NAMES, Node, World, started_pair
 from tests.core.moves import COMMANDS, FAULTS, FORCE, RECOVERIES, USUAL
 from tests.core.world import NAMES, World, started_pair
 
@@ -33,18 +30,6 @@ class DividedWorld(World):
 
     def __init__(self, preferred: str | None = None, *, former_primary_wins: bool = False) -> None:
         super().__init__(preferred, former_primary_wins=former_primary_wins, assumed=False)
-
-    def copy(self) -> DividedWorld:
-        twin = super().copy()
-        twin.__class__ = DividedWorld
-        assert isinstance(twin, DividedWorld)
-        return twin
-
-    @property
-    def settled(self) -> bool:
-        """As one pair; a split brain is not."""
-        asking = any(node.gate_unit == "asking" for node in self.nodes.values())
-        return not asking and self.shows() == {Shown.PRIM, Shown.SECOND}
 
     def check(self) -> None:
         there = frozenset[int]().union(*(n.writes | n.kept for n in self.nodes.values()))
@@ -158,28 +143,6 @@ def test_both_nodes_that_yield_overwrite_nothing_until_one_is_promoted() -> None
     assert shown(world.core(B))[0] is Shown.PRIM
 
 
-def _by_hand(event: on.Event) -> Callable[[World, Node], bool]:
-    def make(world: World, node: Node) -> bool:
-        world.tell(node, event)
-        return True
-
-    return make
-
-
-_MOVES = (
-    *USUAL * 4,
-    *RECOVERIES * 2,
-    *FAULTS,
-    *COMMANDS,
-    *(
-        Move("hactl promote --force", name, True, _by_hand(on.PromoteCommanded(True)))
-        for name in NAMES
-    ),
-    *(
-        Move("hactl splitbrain yield", name, True, _by_hand(on.YieldCommanded()))
-        for name in NAMES * 2
-    ),
-)
 def troubled(chance: random.Random, *, by_policy: bool) -> DividedWorld:
     """A pair after faults, force and yields at random."""
     world = DividedWorld(chance.choice((None, *NAMES)), former_primary_wins=by_policy)
@@ -204,16 +167,6 @@ def test_random_faults_and_yields_overwrite_nothing_that_is_not_kept(block: int)
     for seed in range(block * WALKS, (block + 1) * WALKS):
         chance = random.Random(seed)
         by_policy = chance.random() < 0.5
-        world = DividedWorld(
-            chance.choice((None, *NAMES)), former_primary_wins=by_policy, assumed=False
-        )
-        started_pair(world)
-        try:
-            for _ in range(MOVES):
-                after = world.copy()
-                if chance.choice(_MOVES).on(after):
-                    world = after
-                world.check()
         try:
             world = troubled(chance, by_policy=by_policy)
             if world.calm():
