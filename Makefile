@@ -18,7 +18,7 @@ SCRIPTS := .ci/run packaging/build-deb packaging/install-deps packaging/install-
 	packaging/debian/haoperator.postinst packaging/debian/haoperator.prerm \
 	packaging/debian/haoperator.postrm packaging/bash-completion/hactl
 
-.PHONY: help demo test lint lint-ruff lint-mypy lint-imports lint-scripts format deb bench matrix soak soak-takeover soak-power ext deps sanitize fuzz lab-up lab-down lab-shell clean need-root bench-takeover saturate
+.PHONY: help demo test lint lint-ruff lint-mypy lint-imports lint-scripts format deb bench matrix soak soak-takeover soak-power ext deps sanitize fuzz lab-up lab-down lab-shell clean need-root bench-takeover saturate explore mutants
 
 .NOTPARALLEL:
 
@@ -32,6 +32,8 @@ help:
 	@echo 'make bench-takeover power cuts, beside keepalived and Pacemaker: ROUNDS=30 (root)'
 	@echo 'make sanitize       the tests of replication, with a C extension that watches itself (root)'
 	@echo 'make fuzz           nonsense for the parsers: make fuzz SECONDS=600 (root)'
+	@echo 'make explore        every state of the failover core, and lives by chance: SEED=…'
+	@echo 'make mutants        each guard of the core negated: some test must fail'
 	@echo 'make matrix         every fault on a real pair, into docs/fault-matrix.md (root)'
 	@echo 'make soak           faults at random, for an hour: make soak SECONDS=600 SEED=… (root)'
 	@echo 'make soak-takeover  takeovers in a row: make soak-takeover N=100 (root)'
@@ -140,6 +142,16 @@ soak-takeover: need-root deb
 
 soak-power: need-root deb
 	@$(PYTHON) -m tests.lab power
+
+# Ten minutes on two cores. A part of it is in `make test`: tests/core.
+explore: deps
+	$(call say,every state)
+	@$(PYTHON) -m tests.core.explorer --seconds 125
+	$(call say,lives by chance)
+	@$(PYTHON) -m tests.core.simulator $(if $(SEED),--seed $(SEED))
+
+mutants: deps
+	@$(PYTHON) -m tests.core.mutants
 
 # A few seconds of it are in `make test`.
 saturate: need-root deps

@@ -122,6 +122,7 @@ class _Naming:
                 told.trouble == "",
                 told.to_disclaim,
                 core.yields_branch,
+                core.joins,
                 core.not_ready == "",
             ),
             self.generation(told.generation),

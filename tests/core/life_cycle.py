@@ -25,6 +25,7 @@ EDGES: dict[tuple[str, str], str] = {
     ("WAIT", "STOP"): "leaves the cluster",
     ("resynchronising", "SECOND"): "everything is here",
     ("resynchronising", "WAIT"): "the stream is lost: the data is a mixture",
+    ("resynchronising", "promoting"): "forced, without what is missing",
     ("resynchronising", "STOP"): "leaves the cluster",
     ("SECOND", "promoting"): "the primary is lost, or hands over",
     ("SECOND", "WAIT"): "the primary went on without this node",

@@ -144,7 +144,9 @@ class _Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def exec_module(self, module: ModuleType) -> None:
         path = CORE / f"{self._mutant.module}.py"
         negation = _Negation(self._mutant)
-        tree = ast.fix_missing_locations(negation.visit(ast.parse(path.read_text("utf-8"))))
+        tree = ast.parse(path.read_text("utf-8"))
+        negation.visit(tree)
+        ast.fix_missing_locations(tree)
         assert negation.made == 1
         exec(compile(tree, str(path), "exec"), module.__dict__)
 
@@ -219,7 +221,7 @@ def judge(chosen: Sequence[Mutant], processes: int) -> list[Mutant]:
         # What fails the shipped core too proves nothing.
         if problem := pool.apply(caught_by, (None,)):
             raise SystemExit(f"the shipped core does not pass: {problem}")
-        for mutant, catcher in zip(chosen, pool.imap(caught_by, chosen, chunksize=1)):
+        for mutant, catcher in zip(chosen, pool.imap(caught_by, chosen), strict=True):
             why = EQUIVALENT.get((mutant.function, mutant.guard), "")
             if not catcher and not why:
                 unexplained.append(mutant)

@@ -220,9 +220,9 @@ class World:
         node.role, node.stream, node.token = Role.SECONDARY, Stream.DISCONNECTED, 0
         node.beat, node.silent, node.received, node.wire = self.now, False, None, ()
         node.heard = 0
-        return self.start_operator(node)
+        return self.start_operator(node, joins=True)
 
-    def start_operator(self, node: Node) -> bool:
+    def start_operator(self, node: Node, joins: bool = False) -> bool:
         """It reads the levels of its neighbours."""
         if not node.up or node.operator:
             return False
@@ -236,7 +236,9 @@ class World:
             arbiter=self.arbiter,
             former_primary_wins=self.former_primary_wins,
         )
-        node.core = State(policy, str(node.starts), now=self.now, maintenance=node.maintenance)
+        node.core = State(
+            policy, str(node.starts), now=self.now, maintenance=node.maintenance, joins=joins
+        )
         self._tell_surroundings(node)
         if node.gate_unit == "active":
             self.tell(node, on.GateChanged(True))
