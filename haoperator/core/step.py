@@ -50,6 +50,8 @@ from haoperator.core.verdict import (
 
 Step = tuple[State, tuple[Effect, ...]]
 
+_CONNECTED = (Stream.RESYNC, Stream.SYNCED)
+
 _SETTLE_LIMIT = 10
 """Rules that fire in one step. Two or three do; more would be a loop between them."""
 
@@ -204,7 +206,7 @@ def _replica_changed(state: State, event: on.ReplicaChanged) -> State:
         held_since=held_since,
         replica_since=replica_since,
     )
-    connected = event.stream in (Stream.RESYNC, Stream.SYNCED)
+    connected = event.stream in _CONNECTED
     if connected and state.peer is not None and state.peer.phase is Phase.LEAVING:
         # It is back: what it said when it left must not license anything any more.
         return replace(state, peer=None, contact=Contact.FELT)
@@ -392,6 +394,10 @@ def _standby(state: State) -> Step:
         return replace(state, pending=True, outdating=nonce), (do.MarkOutdated(),)
     record = state.record
     if may_be_left_behind(state) and record.up_to_date and not record.last_primary:
+        return replace(state, pending=True), (do.MarkOutdated(),)
+    if record.up_to_date and _is_overtaken(state) and state.stream not in _CONNECTED:
+        # The peer is heard to write alone, though it hears nothing: when it is silent later,
+        # this copy must not pass for complete.
         return replace(state, pending=True), (do.MarkOutdated(),)
     if not _may_act_by_itself(state):
         return _named(state), ()

@@ -192,6 +192,18 @@ def test_primary_that_was_stopped_and_is_overtaken_lets_go_of_what_waits_to_writ
     assert node.state.phase is Phase.DEMOTING
 
 
+def test_standby_that_hears_its_primary_write_alone_marks_itself_outdated() -> None:
+    """Cut in one direction only: the primary hears nobody and went on; its own heartbeats come.
+    When it dies later, the copy here must not pass for complete."""
+    node = standby().on(on.WitnessChanged(on.Witness.REACHABLE))
+    node.on(on.ReplicaChanged(Role.SECONDARY, Stream.LOST, STANDBYS, heard=node.now))
+    node.on(heard(Phase.PRIMARY, Stream.ALONE, record=PRIMARYS.begin("2" * 16)))
+    assert node.wants() == [do.MarkOutdated()]
+    node.on(on.ReplicaChanged(Role.SECONDARY, Stream.DISCONNECTED, OUTDATED), on.ReplicaDone())
+    assert node.shows is Shown.WAIT
+    assert loses_its_peer(node).wants() == []
+
+
 def test_primary_whose_peer_marked_itself_outdated_needs_no_arbiter() -> None:
     node = primary(arbiter=True)
     node.on(on.ReplicaChanged(Role.PRIMARY, Stream.HELD, PRIMARYS, heard=node.now))
