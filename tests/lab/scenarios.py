@@ -123,9 +123,13 @@ def path_scenarios() -> Iterator[Scenario]:
         yield cut_scenario(side, (H, W), NOTHING)
         yield cut_scenario(side, (R, C), alone)
         yield cut_scenario(side, (R, W), LEFT_BEHIND)
-        isolated = TAKEOVER if side is PRIMARY else LEFT_BEHIND
+        moves = side is PRIMARY
+        isolated = TAKEOVER if moves else LEFT_BEHIND
         yield cut_scenario(side, (H, R, C), isolated)
-        yield cut_scenario(side, (H, R, W), isolated)
+        # The virtual IP of an isolated primary answers until it has stopped: its standby cannot
+        # know that it does not go on alone.
+        unseen = Must("WAIT", "WAIT", within=8, says="isolated|virtual IP") if moves else isolated
+        yield cut_scenario(side, (H, R, W), unseen)
     dead = [do.cut(side, Cut(W)) for side in Side]
     both_isolated = Must("WAIT", "WAIT", within=8, says="isolated")
     yield Scenario(
@@ -173,9 +177,9 @@ def cut_scenario(
     words = [f"{' and '.join(shared)} cut"] if shared else []
     words += [f"{side}: {path} cut{SIDE_WORDS[direction]}" for path in own]
     cuts = [Cut(path, direction) for path in paths]
-    moves = must.standby in ("ALONE", "PRIM")
     step = Step(text or "; ".join(words), do.cut(side, *cuts), must)
-    return Scenario(name, "paths", (step,), end="moves" if moves else "stays")
+    end = {"ALONE": "moves", "WAIT": "stays" if must.primary == "ALONE" else "either"}
+    return Scenario(name, "paths", (step,), end=end.get(must.standby, "stays"))
 
 
 # -- the life of a cluster ------------------------------------------------------------
@@ -451,7 +455,11 @@ def neighbour_scenarios() -> Iterator[Scenario]:
         "clock",
         "machine",
         tuple(
-            Step(f"{side}: clock of the daemons set by {way}", do.set_clock(side, way), NOTHING)
+            Step(
+                f"{side}: clock of operator and heartbeat set by {way}",
+                do.set_clock(side, way),
+                NOTHING,
+            )
             for side, way in ((PRIMARY, "+5h"), (STANDBY, "-5h"), (PRIMARY, "-5h"))
         ),
         prepare=do.give_own_clocks,
