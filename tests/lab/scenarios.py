@@ -527,6 +527,7 @@ def application_scenarios() -> Iterator[Scenario]:
             ),
         ),
         end="moves",
+        prepare=do.forgive,
     )
     yield Scenario(
         "application-both",
@@ -539,6 +540,7 @@ def application_scenarios() -> Iterator[Scenario]:
             ),
         ),
         end="moves",
+        prepare=do.forgive,
     )
 
 
