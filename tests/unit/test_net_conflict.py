@@ -122,7 +122,7 @@ def next_frame(sniffer: subprocess.Popen[str], kind: str) -> float:
 
 
 @BOTH
-def test_vacant_address_costs_two_probes_and_a_tenth_of_a_second(
+def test_vacant_address_costs_two_probes_and_a_twentieth_of_a_second(
     host: PrivateHost, other: Station, name: str
 ) -> None:
     apart: list[float] = []
