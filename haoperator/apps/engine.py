@@ -39,16 +39,19 @@ def sdk() -> Any:
     return docker
 
 
-def connect(progress: Callable[[str], None], patience: float = PATIENCE_SECONDS) -> Any:
+def connect(
+    progress: Callable[[str], None], *, wakes: bool, patience: float = PATIENCE_SECONDS
+) -> Any:
     """A client of the engine, once it answers; `progress` is called while it does not.
 
-    Raises AppError when it has not answered for `patience` seconds.
+    `wakes`: it may be asked even if that starts it. Raises AppError when it has not answered
+    for `patience` seconds.
     """
     docker = sdk()
     deadline = time.monotonic() + patience
     while True:
         problem = f"{dockerd.UNIT} does not run"
-        if dockerd.runs():
+        if wakes or dockerd.runs():
             try:
                 return docker.DockerClient(
                     base_url=f"unix://{SOCKET}", version="auto", timeout=CALL_SECONDS

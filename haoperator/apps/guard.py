@@ -13,6 +13,7 @@ one has stopped; systemd is asked again before each verdict.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,9 @@ GRACE_SECONDS = 3
 ASK_SECONDS = 10.0
 AGAIN_SECONDS = 2.0
 """After a container could not be stopped."""
+SETTLE_SECONDS = 1.0
+"""After the gate moved: both nodes are busy then, and what was started before can wait. What is
+started from then on comes as an event of dockerd's, and is looked at at once."""
 IDLE_SECONDS = 3600.0
 
 _OPEN = ("active", "reloading")
@@ -55,13 +59,15 @@ class Guard:
 
     def watch(self, stop: StopRequest) -> None:
         """Until a stop is requested."""
-        again = False
+        due = time.monotonic()
         while not stop.requested:
-            changed = [self._ear.heard(), self._events.lost_or_found(), bool(self._events.lines())]
-            if any(changed) or again:
-                again = not self._look()
-            waits = [IDLE_SECONDS, self._ear.patience, self._events.patience]
-            waits.append(AGAIN_SECONDS if again else None)
+            if self._ear.heard():
+                due = min(due, time.monotonic() + SETTLE_SECONDS)
+            told = [self._events.lost_or_found(), bool(self._events.lines())]
+            if any(told) or due <= time.monotonic():
+                done = self._look()
+                due = time.monotonic() + (IDLE_SECONDS if done else AGAIN_SECONDS)
+            waits = [due - time.monotonic(), self._ear.patience, self._events.patience]
             seconds = min(wait for wait in waits if wait is not None)
             stop.wait(seconds, [*self._ear.descriptors, *self._events.descriptors])
 

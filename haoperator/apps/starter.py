@@ -23,8 +23,12 @@ class Interrupted(BaseException):
     """SIGTERM while the application starts."""
 
 
-def run(name: str) -> int:
-    """Start it, tell systemd, and become the waiter. Returns only if it failed."""
+def run(name: str, *, again: bool = False) -> int:
+    """Start it, tell systemd, and become the waiter. Returns only if it failed.
+
+    `again`: its unit is active, and dockerd took the container along. Whoever stopped dockerd
+    is not overruled; the unit's own start, on the other hand, starts dockerd.
+    """
     try:
         config = load(CONFIGURATION)
         app = next((app for app in config.apps if app.name == name), None)
@@ -37,7 +41,7 @@ def run(name: str) -> int:
             case AppKind.EXEC:
                 process.become("haoperator.apps.command", [_as_json(app)])
             case _:
-                return _Start(config, app).run()
+                return _Start(config, app, again).run()
     except (AppError, ConfigError) as err:
         return _failed(err)
     except OSError as err:
@@ -48,9 +52,10 @@ def run(name: str) -> int:
 class _Start:
     """One start of an application that consists of containers."""
 
-    def __init__(self, config: Config, app: App) -> None:
+    def __init__(self, config: Config, app: App, again: bool) -> None:
         self._config = config
         self._app = app
+        self._again = again
         self._found: Sequence[Any] = ()
 
     def run(self) -> int:
@@ -60,7 +65,7 @@ class _Start:
         signal.signal(signal.SIGTERM, _interrupt)
         began = time.time()
         try:
-            client = engine.connect(readiness.extend)
+            client = engine.connect(readiness.extend, wakes=not self._again)
             deadline = time.monotonic() + app.start_timeout
             if app.kind is AppKind.COMPOSE:
                 started = compose.start(client, app, deadline, self._note)
@@ -162,4 +167,4 @@ def _interrupt(_signal: int, _frame: object) -> None:
 
 def main(arguments: list[str]) -> int:
     """`NAME`, from the waiter: dockerd took the container along."""
-    return run(arguments[0])
+    return run(arguments[0], again=True)
