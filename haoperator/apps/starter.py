@@ -59,16 +59,20 @@ class _Start:
         self._found: Sequence[Any] = ()
 
     def run(self) -> int:
-        from haoperator.apps import compose, container, engine, readiness
+        from haoperator.apps import container, engine, readiness
 
         app = self._app
+        orderly: list[str] = []
         signal.signal(signal.SIGTERM, _interrupt)
         began = time.time()
         try:
             client = engine.connect(readiness.extend, wakes=not self._again)
             deadline = time.monotonic() + app.start_timeout
             if app.kind is AppKind.COMPOSE:
+                from haoperator.apps import compose
+
                 started = compose.start(client, app, deadline, self._note)
+                orderly = compose.stopping(app)
             else:
                 started = [container.start(client, app, lambda found: self._note([found]))]
             self._note(started)
@@ -89,7 +93,6 @@ class _Start:
         trace.leave(TRACE, app.name, ["containers", str(_grace(app)), *map(str, held)])
         tell("READY=1")
         pairs = [text for one in held for text in (str(one), str(pidfds[one.id]))]
-        orderly = compose.stopping(app) if app.kind is AppKind.COMPOSE else []
         process.become(
             "haoperator.apps.waiter",
             [app.name, str(_grace(app)), str(len(held)), *pairs, *orderly],
