@@ -84,6 +84,9 @@ class _Start:
         except OSError as err:
             error(f"app {app.name}: {err}")
             return 1
+        except engine.sdk().errors.DockerException as err:
+            error(f"app {app.name}: Docker: {err}")
+            return 1
         except Interrupted:
             return self._interrupted()
         running = [each for each in started if each.id in pidfds]
