@@ -480,8 +480,6 @@ def _promoting(state: State) -> Step:
     # Asked again here, because much may have happened since the target was started.
     verdict = may_promote(state)
     peer = state.peer_heard
-    if state.forced and state.replica is None:
-        return state, ()
     beside_primary = peer is not None and peer.phase.holds_role
     if state.forced and state.replica is not None and not beside_primary:
         return _become_primary(state, state.next_generation)
