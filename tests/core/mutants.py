@@ -37,7 +37,7 @@ import pytest
 
 CORE = Path(__file__).parents[2] / "haoperator" / "core"
 MODULES = ("verdict", "step", "splitbrain", "state", "record", "generation", "status")
-TESTS = ("test_decisions.py", "test_records.py")
+TESTS = ("test_decisions.py", "test_guards.py", "test_records.py")
 STATES = 600
 """Of each case of the explorer."""
 LIVES = 150

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decisions that no history shows, because both nodes or a later moment put them right.
+
+Each was found by negating its guard (`tests.core.mutants`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from haoperator.core import effects as do
+from haoperator.core import events as on
+from haoperator.core.explain import explain
+from haoperator.core.status import Phase, Role, Status, Stream
+from haoperator.core.verdict import winner
+from tests.core.test_decisions import (
+    DETECT,
+    ME,
+    OUTDATED,
+    PEER,
+    PRIMARYS,
+    STANDBYS,
+    Node,
+    heard,
+    loses_its_peer,
+    marked_outdated,
+    primary,
+    standby,
+)
+
+
+def held(node: Node) -> Node:
+    return node.on(on.ReplicaChanged(Role.PRIMARY, Stream.HELD, PRIMARYS, heard=node.now))
+
+
+def test_departure_is_told_apart_from_life() -> None:
+    node = primary()
+    assert "alive" in explain(node.state).conclusion
+    node.on(heard(Phase.LEAVING))
+    assert "leaves" in explain(node.state).conclusion
+
+
+def test_why_nothing_moves_names_what_is_still_heard_of_the_peer() -> None:
+    node = standby().on(on.PeerFelt())
+    assert "operator says nothing" in explain(node.state).rule
+    node.on(on.PeerLost(), after=DETECT)
+    assert "stream is alive" in explain(node.state).rule
+    node.on(on.ReplicaChanged(Role.SECONDARY, Stream.LOST, STANDBYS, heard=node.now))
+    assert "a moment ago" in explain(node.state).rule
+
+
+@pytest.mark.parametrize("preferred", [ME, PEER])
+def test_of_two_equal_standbys_the_preferred_one_wins(preferred: str) -> None:
+    node = Node(preferred=preferred).on(
+        on.ReplicaChanged(Role.SECONDARY, Stream.HANDED_OVER, STANDBYS)
+    )
+    beside = Status(PEER, Phase.WAITING, STANDBYS, promotable=True)
+    assert winner(node.state, beside) == preferred
+
+
+def test_primary_goes_on_at_once_when_its_standby_has_left() -> None:
+    node = held(primary()).on(heard(Phase.LEAVING, Stream.DISCONNECTED, record=OUTDATED))
+    assert [type(each) for each in node.wants()] == [do.ContinueAlone]
+
+
+def test_primary_whose_standby_left_without_marking_itself_waits() -> None:
+    node = held(primary()).on(heard(Phase.LEAVING, Stream.DISCONNECTED))
+    assert node.wants() == []
+
+
+def test_answer_of_a_standby_is_repeated_until_it_takes_the_role() -> None:
+    asks = heard(Phase.PRIMARY, Stream.HELD, asks_outdate="2" * 16)
+    node = standby().on(asks)
+    assert node.wants() == [do.MarkOutdated()]
+    node.on(on.ReplicaChanged(Role.SECONDARY, Stream.DISCONNECTED, OUTDATED), on.ReplicaDone())
+    node.on(on.ReplicaDone())  # of another command
+    assert node.state.published is not None
+    assert node.state.published.outdated_for == "2" * 16
+    assert node.on(asks).wants() == []
+
+
+def test_answer_to_another_question_lets_no_primary_go_on() -> None:
+    node = held(primary()).on(marked_outdated("f" * 16))
+    assert node.wants() == []
+
+
+def beside_an_equal_standby(**said: object) -> Node:
+    """The peer wins by its name, if it can serve."""
+    node = Node().on(on.ReplicaChanged(Role.SECONDARY, Stream.LOST, STANDBYS))
+    node.on(heard(Phase.WAITING, Stream.HANDED_OVER, **said))
+    node.wants()
+    return node
+
+
+def test_who_leaves_the_data_to_its_peer_marks_itself_outdated() -> None:
+    assert beside_an_equal_standby().on(on.LeaveCommanded()).wants() == [do.MarkOutdated()]
+
+
+def test_who_leaves_while_nobody_can_take_over_stays_up_to_date() -> None:
+    assert beside_an_equal_standby(able=False).on(on.LeaveCommanded()).wants() == []
+
+
+def test_who_leaves_marks_itself_once() -> None:
+    node = standby()
+    node.state = replace(node.state, record=OUTDATED)
+    assert node.on(on.LeaveCommanded()).wants() == []
+
+
+def test_arbiter_that_does_not_answer_is_named_as_the_reason() -> None:
+    node = loses_its_peer(standby(arbiter=True))
+    assert "is asked" in explain(node.state).rule
+    assert "timed out" in explain(node.on(on.ArbiterFailed("timed out")).state).rule
