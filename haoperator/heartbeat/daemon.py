@@ -151,7 +151,7 @@ class Daemon:
                     if known != self._session.peer_incarnation:
                         self._beat()  # carries our echo, so that the peer hears us at once
                 case Admission.COPY:
-                    self._liveness.heard(link.name, time.monotonic())
+                    self._heard(link, self._peer_status)
                 case Admission.STRANGER:
                     self._sequence += 1
                     self._send(link, self._packet(link, self._status, packet.incarnation))

@@ -192,6 +192,26 @@ def test_silence_is_timed_from_the_last_packet_on_any_link(
     asyncio.run(story())
 
 
+def test_silence_is_told_again_after_a_copy_that_came_late_on_another_link(
+    segment: Segment, tmp_path: Path, impostors: Callable[..., Impostor]
+) -> None:
+    async def story() -> None:
+        async with running("node-a", segment, tmp_path) as a:
+            peer = impostors()
+            await peer.introduce(a)
+            peer.say("last word", links=(0,))
+            await until(lambda: bool(a.silent), "silence not told")
+            a.silent.clear()
+            a.heard.clear()
+            peer.sequence -= 1  # what it said last, on a link that held it back
+            peer.say("last word", links=(1,))
+            await until(lambda: bool(a.heard), "not heard again")
+            peer.say("alive")
+            await until(lambda: bool(a.silent), "a second silence is not told")
+
+    asyncio.run(story())
+
+
 def test_lost_packets_and_a_lost_link_are_no_silence(
     segment: Segment, tmp_path: Path, impostors: Callable[..., Impostor]
 ) -> None:
