@@ -112,3 +112,42 @@ def test_arbiter_that_does_not_answer_is_named_as_the_reason() -> None:
     node = loses_its_peer(standby(arbiter=True))
     assert "is asked" in explain(node.state).rule
     assert "timed out" in explain(node.on(on.ArbiterFailed("timed out")).state).rule
+
+
+def test_role_that_was_given_away_is_not_taken_back_until_the_peer_has_it() -> None:
+    node = primary().on(on.SwapCommanded())
+    assert node.state.yields
+    node.on(heard(Phase.SECOND, promotable=True), heard(Phase.PROMOTING))
+    assert node.state.yields
+    assert not node.on(heard(Phase.PRIMARY)).state.yields
+
+
+def test_what_a_peer_said_when_it_left_licenses_nothing_once_it_is_back() -> None:
+    left = heard(Phase.LEAVING, Stream.DISCONNECTED, record=OUTDATED)
+    node = primary().on(on.ReplicaChanged(Role.PRIMARY, Stream.ALONE, PRIMARYS), left)
+    node.on(on.ReplicaChanged(Role.PRIMARY, Stream.SYNCED, PRIMARYS))
+    node.wants()
+    assert held(node).wants() == []
+
+
+def test_what_a_living_peer_said_is_kept_when_the_stream_begins() -> None:
+    node = primary()
+    node.on(on.ReplicaChanged(Role.PRIMARY, Stream.RESYNC, PRIMARYS))
+    assert node.state.peer_heard is not None
+
+
+def test_what_a_peer_said_when_it_left_counts_while_no_stream_stands() -> None:
+    left = heard(Phase.LEAVING, Stream.DISCONNECTED, record=OUTDATED)
+    node = held(primary().on(left))
+    assert node.state.peer_heard is not None
+
+
+def test_gate_that_asks_on_a_primary_is_opened_at_once() -> None:
+    assert primary().on(on.PromotionAsked()).wants() == [do.OpenGate()]
+
+
+def test_gate_that_asks_where_the_role_is_not_decided_is_not_opened() -> None:
+    """The replicator says primary, but this core has not decided that."""
+    node = Node().on(on.ReplicaChanged(Role.PRIMARY, Stream.HELD, PRIMARYS))
+    node.wants()
+    assert do.OpenGate() not in node.on(on.PromotionAsked()).wants()
