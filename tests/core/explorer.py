@@ -13,7 +13,9 @@ first counterexample has the fewest disturbances, and of these the fewest moves.
 In each state `World.check` holds: never two writers, nobody serves without an acknowledged
 write, and whoever may become primary without force has all of them. And from every
 `SETTLES_EVERY`th state on, when faults stop, the pair comes to rest within `CALM_ROUNDS` rounds
-of two seconds; a path to rest ends at the first state from which it is known already.
+of two seconds; a path to rest ends at the first state from which it is known already. From the same
+states on, each node fails alone, nothing else is put right, and for `FAILURE_ROUNDS` rounds what
+goes on without it serves every acknowledged write.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from tests.core.world import NAMES, World, started_pair
 
 SETTLES_EVERY = 16
 CALM_ROUNDS = 60
+FAILURE_ROUNDS = 4
 
 
 def synced() -> World:
@@ -224,6 +227,7 @@ class Exploration:
                     continue
                 if new % self._settles_every == 0:
                     self._settle(after, new)
+                    self._fail_one(after, new)
                 yield new, after
                 if len(visited.parents) >= self._states:
                     raise _Enough
@@ -262,11 +266,21 @@ class Exploration:
         self.outcome.settled += 1
         self.outcome.slowest = max(self.outcome.slowest, len(way))
 
-    def _found(self, moves: list[Move], claim: str, *, calm: bool = False) -> _Found:
+    def _fail_one(self, world: World, number: int) -> None:
+        """Either node loses its power now, whatever is broken already."""
+        for name in NAMES:
+            try:
+                _without(world.copy(), name)
+            except (AssertionError, RuntimeError) as err:
+                way = self._visited.way(number)
+                raise self._found(way, f"when {name} fails: {err}", failing=name) from err
+
+    def _found(
+        self, moves: list[Move], claim: str, *, calm: bool = False, failing: str = ""
+    ) -> _Found:
         claim = claim.splitlines()[0]
-        return _Found(
-            Counterexample(self._case.name, claim, moves, replay(self._case, moves, calm=calm))
-        )
+        transcript = replay(self._case, moves, calm=calm, failing=failing)
+        return _Found(Counterexample(self._case.name, claim, moves, transcript))
 
 
 def _forget_late_ones(world: World) -> None:
@@ -274,6 +288,14 @@ def _forget_late_ones(world: World) -> None:
     world.late_ones = False
     for node in world.nodes.values():
         node.wire = ()
+
+
+def _without(world: World, name: str) -> None:
+    """One node fails, and the other goes on. Raises AssertionError."""
+    if not world.crash(world.nodes[name]):
+        return
+    for _ in range(FAILURE_ROUNDS):
+        world.go_on()
 
 
 class _Enough(Exception):
@@ -286,9 +308,9 @@ class _Found(Exception):
         self.counterexample = counterexample
 
 
-def replay(case: Case, moves: list[Move], *, calm: bool = False) -> str:
+def replay(case: Case, moves: list[Move], *, calm: bool = False, failing: str = "") -> str:
     """The moves once more, from the beginning, as a story: when, who, what happened, and
-    what it showed. With `calm`, what follows when faults stop too."""
+    what it showed. Then what follows when faults stop (`calm`), or when one node fails."""
     world = case.begin()
     world.story, world.since, world.telling = [], world.now, True
     try:
@@ -300,6 +322,9 @@ def replay(case: Case, moves: list[Move], *, calm: bool = False) -> str:
         if calm:
             world.story.append(f"{world.now - world.since:8.1f} -- faults stop")
             world.calm(CALM_ROUNDS)
+        if failing:
+            world.story.append(f"{world.now - world.since:8.1f} -- {failing}: loses its power")
+            _without(world, failing)
     except (AssertionError, RuntimeError) as err:
         world.story.append(f"{'':8} !! {str(err).splitlines()[0]}")
     return world.tell_story("").strip()
