@@ -151,3 +151,46 @@ def test_gate_that_asks_where_the_role_is_not_decided_is_not_opened() -> None:
     node = Node().on(on.ReplicaChanged(Role.PRIMARY, Stream.HELD, PRIMARYS))
     node.wants()
     assert do.OpenGate() not in node.on(on.PromotionAsked()).wants()
+
+
+def test_isolate_to_primary_asks_the_primary_to_hand_over() -> None:
+    assert standby().on(on.PromotionAsked()).wants() == []
+    node = standby().on(on.PromotionAsked())
+    assert node.state.phase is Phase.PROMOTING
+    assert node.state.published is not None and node.state.published.asks_role
+
+
+def test_isolate_to_primary_is_refused_on_a_node_that_leaves_or_steps_down() -> None:
+    for node in (standby().on(on.LeaveCommanded()), primary().on(on.SwapCommanded())):
+        node.wants()
+        refusal, *_ = node.on(on.PromotionAsked()).wants()
+        assert isinstance(refusal, do.RefuseGate)
+        assert f"this node is {node.state.phase}" in refusal.reason
+
+
+def test_promotion_ends_when_its_gate_is_stopped_and_not_before_it_asks() -> None:
+    node = standby().on(on.SwapCommanded(), on.GateChanged(False))
+    assert node.state.phase is Phase.PROMOTING
+    node.on(on.PromotionAsked(), on.GateChanged(False))
+    assert node.state.phase is not Phase.PROMOTING
+
+
+def test_standby_that_leaves_its_primary_marks_itself_outdated() -> None:
+    node = Node().on(on.ReplicaChanged(Role.SECONDARY, Stream.LOST, STANDBYS))
+    node.on(heard(Phase.PRIMARY, Stream.HELD))
+    node.wants()
+    assert node.on(on.LeaveCommanded()).wants() == [do.MarkOutdated()]
+
+
+def test_node_that_hears_nobody_leaves_without_marking_anything() -> None:
+    node = Node().on(on.ReplicaChanged(Role.SECONDARY, Stream.LOST, STANDBYS))
+    node.wants()
+    assert node.on(on.LeaveCommanded()).wants() == []
+
+
+def test_diverged_node_that_leaves_beside_a_primary_marks_nothing() -> None:
+    other = replace(PRIMARYS, generation="3" * 16)
+    node = Node().on(on.ReplicaChanged(Role.SECONDARY, Stream.DISCONNECTED, STANDBYS))
+    node.on(heard(Phase.PRIMARY, Stream.ALONE, record=other))
+    node.wants()
+    assert node.on(on.LeaveCommanded()).wants() == []
