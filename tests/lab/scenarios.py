@@ -96,6 +96,8 @@ NOTHING = Must("PRIM", "SECOND", pause=UNNOTICED, still=True)
 NOT_REACHED = replace(NOTHING, pause=None)
 LEFT_BEHIND = Must("ALONE", "WAIT", within=SILENCE, pause=SILENCE)
 """The primary goes on; the standby knows that it is outdated."""
+DEAD_INTERFACE = Must("SECOND", "PRIM", within=15, pause=15)
+"""No virtual IP is held where the cable is pulled: the role goes where it can be."""
 TAKEOVER = Must("WAIT", "ALONE", within=8, pause=8.0)
 
 # -- paths ----------------------------------------------------------------------------
@@ -117,7 +119,8 @@ def path_scenarios() -> Iterator[Scenario]:
         served = NOT_REACHED if side is PRIMARY else NOTHING
         alone = replace(LEFT_BEHIND, pause=None) if side is PRIMARY else LEFT_BEHIND
         for direction in WAYS:
-            yield cut_scenario(side, (C,), served, direction)
+            pulled = direction == "both" and side is PRIMARY
+            yield cut_scenario(side, (C,), DEAD_INTERFACE if pulled else served, direction)
             yield cut_scenario(side, (W,), NOTHING, direction)
         yield cut_scenario(side, (H, C), served)
         yield cut_scenario(side, (H, W), NOTHING)
@@ -178,7 +181,11 @@ def cut_scenario(
     words += [f"{side}: {path} cut{SIDE_WORDS[direction]}" for path in own]
     cuts = [Cut(path, direction) for path in paths]
     step = Step(text or "; ".join(words), do.cut(side, *cuts), must)
-    end = {"ALONE": "moves", "WAIT": "stays" if must.primary == "ALONE" else "either"}
+    end = {
+        "ALONE": "moves",
+        "PRIM": "moves",
+        "WAIT": "stays" if must.primary == "ALONE" else "either",
+    }
     return Scenario(name, "paths", (step,), end=end.get(must.standby, "stays"))
 
 
