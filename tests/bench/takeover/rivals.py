@@ -241,7 +241,7 @@ def everyone(pair: Pair) -> list[Rival]:
 
 def versions(node: Node) -> dict[str, str]:
     """Upstream's versions of what is compared with, by the name of Debian's package."""
-    names = ("keepalived", "pacemaker", "corosync")
-    shown = node.exec("dpkg-query", "--show", "--showformat=${Version}\n", *names).stdout
-    found = [re.sub(r"^\d+:|-[^-]*$", "", version) for version in shown.split()]
-    return dict(zip(names, found, strict=True))
+    names = ("corosync", "keepalived", "pacemaker")
+    show = ("dpkg-query", "--show", "--showformat=${Package} ${Version}\n")
+    lines = node.exec(*show, *names).stdout.splitlines()
+    return {name: re.sub(r"^\d+:|-[^-]*$", "", version) for name, version in map(str.split, lines)}
