@@ -30,9 +30,6 @@ SIGN_OF_LIFE_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
 
-OUTDATE_AGAIN_SECONDS = 1.0
-"""How long a standby that could not mark itself outdated waits before it tries again."""
-
 Post = Callable[[on.Event], None]
 
 
@@ -243,10 +240,6 @@ class Replicator(Neighbour):
         except (DBusError, ConnectionError) as err:
             text = err.text if isinstance(err, DBusError) else str(err)
             log.warning("replicator: %s failed: %s", type(command).__name__, text)
-            if isinstance(command, do.MarkOutdated):
-                # A disk that is broken stays so: nobody is helped by asking a hundred times
-                # a second, and nothing else is decided meanwhile.
-                await asyncio.sleep(OUTDATE_AGAIN_SECONDS)
             await self.refresh()
             self._post(on.ReplicaFailed(text))
             return

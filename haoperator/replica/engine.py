@@ -288,9 +288,8 @@ class Engine:
             self._standby.end()
             self._standby.left_behind_until = time.monotonic() + LEFT_BEHIND_SECONDS
             self._standing.token = b""
-            # First, so that a copy whose disk is broken does not pass for complete either.
+            self._standing.give_up()
             self._standing.say(stream=Stream.DISCONNECTED)
-            self._standing.put(up_to_date=False)
 
     def yield_branch(self, to: str) -> None:
         """This node's data gives way to the peer's, which has the generation `to`. It is kept

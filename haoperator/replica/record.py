@@ -22,9 +22,10 @@ class RecordStore:
         self._path = path
         durable.interrupted(path).unlink(missing_ok=True)
         try:
-            self._record = DataRecord.from_json(path.read_text(encoding="utf-8"))
+            self._on_disk = DataRecord.from_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            self._record = DataRecord()
+            self._on_disk = DataRecord()
+        self._record = self._on_disk
 
     @property
     def record(self) -> DataRecord:
@@ -32,7 +33,12 @@ class RecordStore:
 
     def put(self, record: DataRecord) -> None:
         """Replace the record. Raises OSError, and keeps the old one."""
-        if record == self._record:
-            return
-        durable.replace(self._path, record.to_json().encode() + b"\n")
+        if record != self._on_disk:
+            durable.replace(self._path, record.to_json().encode() + b"\n")
+        self._record = self._on_disk = record
+
+    def give_up(self, record: DataRecord) -> None:
+        """Replace the record by one that promises less. Raises OSError when it is not on disk;
+        this process goes by it all the same, until the next `put`."""
         self._record = record
+        self.put(record)

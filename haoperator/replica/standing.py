@@ -50,6 +50,18 @@ class Standing:
         """Change fields of the record, durably."""
         self._store.put(replace(self._store.record, **changes))
 
+    def give_up(self) -> None:
+        """This copy is not complete any more, durably where the disk takes it.
+
+        Where it does not, this process goes by it, and so does the primary. A later process
+        believes the old record, and may: without having been told again that it is complete,
+        it does not take over (`State.promotable`).
+        """
+        try:
+            self._store.give_up(replace(self._store.record, up_to_date=False))
+        except OSError as err:
+            log.error("it cannot be stored that this copy is outdated: %s", err)
+
     def begin(self, generation: str, deadline: float) -> None:
         """Begin a generation durably, before the deadline or not at all. Raises Refused.
 

@@ -53,6 +53,25 @@ def test_order_of_the_replacement(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert calls == ["fsync", "replace", "fsync"]
 
 
+def test_copy_that_is_given_up_is_given_up_without_a_disk_too(tmp_path: Path) -> None:
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    home.mkdir()
+    store = RecordStore(home / "record.json")
+    store.put(store.record.begin("a" * 16))
+    outdated = replace(store.record, up_to_date=False)
+    home.rename(elsewhere)
+    with pytest.raises(OSError):
+        store.put(outdated)
+    assert store.record.up_to_date
+    with pytest.raises(OSError):
+        store.give_up(outdated)
+    assert store.record == outdated
+    elsewhere.rename(home)
+    assert RecordStore(home / "record.json").record.up_to_date
+    store.put(outdated)
+    assert RecordStore(home / "record.json").record == outdated
+
+
 def test_damaged_record_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
     (tmp_path / "record.json").write_text("{}")
     with pytest.raises(ValueError, match="data record"):
