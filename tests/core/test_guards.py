@@ -13,6 +13,7 @@ import pytest
 from haoperator.core import effects as do
 from haoperator.core import events as on
 from haoperator.core.explain import explain
+from haoperator.core.state import HANDOVER_SECONDS
 from haoperator.core.status import Phase, Role, Status, Stream
 from haoperator.core.verdict import winner
 from tests.core.test_decisions import (
@@ -194,3 +195,13 @@ def test_diverged_node_that_leaves_beside_a_primary_marks_nothing() -> None:
     node.on(heard(Phase.PRIMARY, Stream.ALONE, record=other))
     node.wants()
     assert node.on(on.LeaveCommanded()).wants() == []
+
+
+@pytest.mark.parametrize("asking", [True, False])
+def test_promotion_that_is_given_up_answers_the_gate_if_it_asks(asking: bool) -> None:
+    node = standby().on(on.SwapCommanded())
+    if asking:
+        node.on(on.PromotionAsked())
+    node.wants()
+    wanted = node.on(on.TimePassed(), after=HANDOVER_SECONDS + 1).wants()
+    assert type(wanted[0]) is (do.RefuseGate if asking else do.StartSecondary)
