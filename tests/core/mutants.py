@@ -46,9 +46,16 @@ CPU_SECONDS = 60.0
 """A mutant that takes longer goes round in circles, which counts as being caught."""
 
 _WORDS = "only the words of a refusal"
+_TOLD = "only what `hactl why` tells of a split brain; nothing is decided by it"
 EQUIVALENT: dict[tuple[str, str], str] = {
     ("yield_problem", "state.record.yielded_to"): _WORDS,
     ("yield_problem", "peer.record.yielded_to"): _WORDS,
+    ("division", "state.record.yielded_to"): _TOLD,
+    (
+        "division",
+        "compare(state.record.lineage, peer.record.lineage) is not Relation.DIVERGED",
+    ): _TOLD,
+    ("division", "relation is not Relation.DIVERGED"): _TOLD,
 }
 """By function and guard: why nobody can see the difference."""
 
