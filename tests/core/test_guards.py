@@ -205,3 +205,9 @@ def test_promotion_that_is_given_up_answers_the_gate_if_it_asks(asking: bool) ->
     node.wants()
     wanted = node.on(on.TimePassed(), after=HANDOVER_SECONDS + 1).wants()
     assert type(wanted[0]) is (do.RefuseGate if asking else do.StartSecondary)
+
+
+def test_node_that_leaves_makes_its_data_read_only_when_the_gate_is_closed() -> None:
+    node = primary().on(on.LeaveCommanded())
+    assert node.wants() == []
+    assert node.on(on.GateChanged(False)).wants() == [do.BecomeSecondary()]
