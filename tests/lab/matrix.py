@@ -290,7 +290,8 @@ increments of Redis. {verdict}
 A cut heartbeat drops UDP port 7410, a cut replication TCP port 7411, an unreachable witness what
 goes to its address and comes from it, on all cables between the nodes; the client network is a
 cable of its own, which carries heartbeats too and leads to the witness. A dead disk answers every
-access with EIO.
+access with EIO. A clock is set for the operator and the heartbeat of a node only (libfaketime):
+the machine has one clock, which belongs to others too.
 """
 
 
