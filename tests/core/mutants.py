@@ -56,6 +56,10 @@ EQUIVALENT: dict[tuple[str, str], str] = {
         "compare(state.record.lineage, peer.record.lineage) is not Relation.DIVERGED",
     ): _TOLD,
     ("division", "relation is not Relation.DIVERGED"): _TOLD,
+    ("division", "relation is Relation.ANCESTOR"): _TOLD,
+    ("division", "state.record.yielded_to in peer.record.lineage"): _TOLD,
+    ("division", "winner := winner_by_policy(state, peer)"): _TOLD,
+    ("division", "winner == other"): _TOLD,
 }
 """By function and guard: why nobody can see the difference."""
 

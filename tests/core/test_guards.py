@@ -211,3 +211,10 @@ def test_node_that_leaves_makes_its_data_read_only_when_the_gate_is_closed() -> 
     node = primary().on(on.LeaveCommanded())
     assert node.wants() == []
     assert node.on(on.GateChanged(False)).wants() == [do.BecomeSecondary()]
+
+
+def test_standby_that_leaves_a_primary_whose_replicator_restarts_marks_itself_outdated() -> None:
+    node = Node().on(on.ReplicaChanged(Role.SECONDARY, Stream.LOST, STANDBYS))
+    node.on(heard(Phase.PRIMARY, Stream.DISCONNECTED, able=False))
+    node.wants()
+    assert node.on(on.LeaveCommanded()).wants() == [do.MarkOutdated()]
