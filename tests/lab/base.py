@@ -91,18 +91,32 @@ def build(root: Path) -> None:
     os.sync()
 
 
-def install(root: Path, packages: Sequence[str], *, update: bool = False) -> None:
-    """`apt-get install` into a system that does not run, with fresh lists if `update`."""
+def install(root: Path, packages: Sequence[str], *, before: str = "") -> None:
+    """`apt-get install` into a system that does not run. Mounts vanish with their namespace."""
     policy = root / "usr/sbin/policy-rc.d"  # no package starts a service while the image is made
     policy.write_text("#!/bin/sh\nexit 101\n")
     policy.chmod(0o755)
     script = (
-        'mount -t proc proc "$0/proc"; '
-        + ('chroot "$0" apt-get update; ' if update else "")
-        + 'exec chroot "$0" apt-get install --yes --no-install-recommends "$@"'
+        f'{before}mount -t proc proc "$0/proc"; '
+        'exec chroot "$0" apt-get install --yes --no-install-recommends "$@"'
     )
     run(*PRIVATE, "sh", "-ec", script, root, *packages, timeout=1200)
     policy.unlink()
+
+
+def install_over(image: Path, layer: Path, packages: Sequence[str]) -> None:
+    """The same over `image`, with fresh lists: `layer` is new, and holds what is different then.
+
+    The overlay is mounted upon its own upper directory, so that nothing else is left of it.
+    """
+    work = layer.with_suffix(".work")
+    shutil.rmtree(work, ignore_errors=True)
+    for directory in (layer / "usr/sbin", work):
+        directory.mkdir(parents=True)
+    options = f"lowerdir={image},upperdir={layer},workdir={work}"
+    before = f'mount -t overlay overlay "$0" -o {options}; chroot "$0" apt-get update; '
+    install(layer, packages, before=before)
+    shutil.rmtree(work)
 
 
 def remove_others(cache: Path, image: Path) -> None:

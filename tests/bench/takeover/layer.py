@@ -14,13 +14,12 @@ import shutil
 from pathlib import Path
 
 from tests.lab import base
-from tests.lab.command import run
 from tests.lab.lock import locked
 
 PACKAGES = ("corosync", "crmsh", "keepalived", "pacemaker", "resource-agents")
 SERVICES = ("corosync", "pacemaker", "keepalived")
 """Not started at boot: only one of them runs at a time here, and none beside haoperator."""
-RECIPE = 1
+RECIPE = 2
 """Raised when this file changes in a way that needs a new layer."""
 
 
@@ -48,19 +47,10 @@ def provide(cache: Path) -> Path:
 def build(image: Path, layer: Path) -> None:
     """Installs the packages over `image`; what that changes is what `layer` holds."""
     print(f"building the image's layer in {layer.parent} (once, about a minute)", flush=True)
-    work, root = layer.with_suffix(".work"), layer.with_suffix(".root")
-    for directory in (layer, work, root):
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir()
-    options = f"lowerdir={image},upperdir={layer},workdir={work}"
-    run("mount", "-t", "overlay", "overlay", root, "-o", options)
-    try:
-        base.install(root, PACKAGES, update=True)
-        run("systemctl", f"--root={root}", "disable", *SERVICES)
-        for heap in ("var/lib/apt/lists", "var/cache/apt/archives"):
-            shutil.rmtree(root / heap)
-    finally:
-        run("umount", root)
-    for directory in (work, root):
-        shutil.rmtree(directory)
+    shutil.rmtree(layer, ignore_errors=True)
+    base.install_over(image, layer, PACKAGES)
+    for service in SERVICES:
+        (layer / f"etc/systemd/system/multi-user.target.wants/{service}.service").unlink()
+    for heap in ("var/lib/apt/lists", "var/cache/apt/archives"):
+        shutil.rmtree(layer / heap)
     os.sync()
