@@ -126,7 +126,7 @@ class State:
     outdated_for: str = ""
     outdating: str = ""
     begun: int = 0
-    """Generations begun since the start."""
+    """Counts the generations begun since the start, and the times of coming into step."""
     record: DataRecord = field(default_factory=DataRecord)
     """The last record that the replicator told."""
     published: Status | None = None

@@ -83,6 +83,9 @@ class Status:
     healthy: bool = True
     """False after an application gave up here, or while a checker finds that this node lacks
     what a takeover needs: not a place to hand over to."""
+    would_begin: str = ""
+    """Of a primary in step with its peer: the generation that it would begin without it. A peer
+    that gives way by itself answers to this; never the same for two times of being in step."""
     asks_outdate: str = ""
     """The primary asks its peer to mark itself outdated, so that it may go on alone:
     the generation that it will begin, which makes the answer the answer to this."""

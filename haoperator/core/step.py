@@ -79,6 +79,7 @@ def status_of(state: State) -> Status:
     # an answer to that would be at hand before the next loss of the stream.
     held = state.phase is Phase.PRIMARY and state.held_for >= HELD_PATIENCE_SECONDS
     held = held and not state.pending
+    in_step = state.phase is Phase.PRIMARY and state.stream is Stream.SYNCED and not state.pending
     asks = state.phase is Phase.PROMOTING and not state.forced and peer is not None
     return Status(
         node=state.policy.me,
@@ -88,6 +89,7 @@ def status_of(state: State) -> Status:
         promotable=state.promotable and state.phase is not Phase.LEAVING,
         able=state.replica is not None,
         healthy=state.healthy,
+        would_begin=state.next_generation if in_step else "",
         asks_outdate=state.next_generation if held else "",
         outdated_for=state.outdated_for,
         asks_role=asks and peer is not None and peer.phase is Phase.PRIMARY,
@@ -95,6 +97,8 @@ def status_of(state: State) -> Status:
         defers=(
             peer is not None
             and not state.phase.holds_role
+            and state.role in (Role.SECONDARY, None)
+            and not state.pending
             and winner(state, peer) == state.policy.peer
         ),
         maintenance=state.maintenance,
@@ -191,9 +195,20 @@ def _replica_changed(state: State, event: on.ReplicaChanged) -> State:
         came = state.stream is Stream.RESYNC or (state.joins and state.replica is None)
         returned = event.role is Role.SECONDARY and came
         told = replace(state.succession, heir="", to_disclaim=state.policy.arbiter)
-        state = replace(
-            state, succession=told, returned_at=state.now if returned else state.returned_at
-        )
+        returned_at = state.now if returned else state.returned_at
+        state = replace(state, succession=told, returned_at=returned_at)
+    if (
+        event.role is Role.PRIMARY
+        and event.stream in _CONNECTED
+        and event.stream is not state.stream
+    ):
+        # Whatever the peer answered before, or answers late, is no answer from now on.
+        state = replace(state, begun=state.begun + 1)
+    if event.stream is not state.stream and event.stream in (*_CONNECTED, Stream.HANDED_OVER):
+        # This is word of the peer, whatever was told of the time when it was heard.
+        event = replace(event, heard=max(event.heard, state.now))
+    elif state.replica is not None:
+        event = replace(event, heard=max(event.heard, state.replica.heard))
     held_since = state.held_since if state.stream is Stream.HELD else state.now
     replica_since = state.replica_since if state.replica else state.now
     if state.phase is Phase.PRIMARY and event.stream is not state.stream:
@@ -309,6 +324,8 @@ def _promote_problem(state: State, force: bool) -> str:
         return "this node is leaving the cluster"
     if peer is not None and peer.phase.holds_role:
         return f"{name} is {peer.phase}: use 'hactl swap'"
+    if state.stream in _CONNECTED:
+        return f"{name} is primary, and its data comes here: use 'hactl swap'"
     if force:
         return ""
     if not state.record.generation:
@@ -394,7 +411,9 @@ def _standby(state: State) -> Step:
         return replace(state, pending=True, outdating=nonce), (do.MarkOutdated(),)
     record = state.record
     if may_be_left_behind(state) and record.up_to_date and not record.last_primary:
-        return replace(state, pending=True), (do.MarkOutdated(),)
+        # It may hear us although we do not hear it: then it need not wait.
+        answered = state.peer.would_begin if state.peer is not None else ""
+        return replace(state, pending=True, outdating=answered), (do.MarkOutdated(),)
     if record.up_to_date and _is_overtaken(state) and state.stream not in _CONNECTED:
         # The peer is heard to write alone, though it hears nothing: when it is silent later,
         # this copy must not pass for complete.
@@ -460,6 +479,8 @@ def _takes_role_back(state: State) -> bool:
 def _promoting(state: State) -> Step:
     if state.now - state.since > HANDOVER_SECONDS:
         return _give_up_promotion(state, f"{state.policy.peer} did not hand over in time")
+    if may_be_left_behind(state) and state.role is Role.SECONDARY and not state.forced:
+        return _give_up_promotion(state, may_promote(state).reason)
     if state.gate is not Gate.ASKING or state.pending:
         return state, ()
     if state.role is Role.PRIMARY:
@@ -481,7 +502,9 @@ def _promoting(state: State) -> Step:
     verdict = may_promote(state)
     peer = state.peer_heard
     beside_primary = peer is not None and peer.phase.holds_role
-    if state.forced and state.replica is not None and not beside_primary:
+    if state.forced and (beside_primary or state.stream in _CONNECTED):
+        return _give_up_promotion(state, f"{state.policy.peer} has become primary meanwhile")
+    if state.forced and state.replica is not None:
         return _become_primary(state, state.next_generation)
     match verdict.answer:
         case Answer.YES:
@@ -535,7 +558,8 @@ def _primary(state: State) -> Step:
     if state.role is Role.HELD:
         return replace(state, pending=True), (do.BecomePrimary(""),)
     if state.role is Role.SECONDARY:
-        return _stop_role(state, "the data became read-only under the primary")
+        # The gate is being closed, by systemd: the same as above, heard in another order.
+        return _give_role_away(state, "the data became read-only under the primary")
     return _primary_beside(state)
 
 

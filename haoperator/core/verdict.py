@@ -130,7 +130,8 @@ def _equal_and_whole(mine: DataRecord, peer: DataRecord) -> bool:
 
 def _beside(state: State, peer: Status) -> Verdict:
     name = state.policy.peer
-    relation = state.record.relation_to(peer.record)
+    record = state.record
+    relation = record.relation_to(peer.record)
     if relation is Relation.ANCESTOR:
         return Verdict(
             Answer.NO,
@@ -141,6 +142,9 @@ def _beside(state: State, peer: Status) -> Verdict:
         if relation is Relation.EQUAL and state.stream is Stream.SYNCED:
             return Verdict(Answer.ASK, f"{name} is primary and is asked to hand over")
         return Verdict(Answer.NO, f"{name} is {peer.phase}, and this node is not in step with it")
+    if relation is Relation.DESCENDANT and not (record.last_primary or record.peer_outdated):
+        # It was in step when this node gave the role away: that is from before.
+        return Verdict(Answer.NO, f"waiting for {name} to say how its data stands now")
     if winner(state, peer) == state.policy.me:
         if peer.defers:
             return Verdict(Answer.YES, f"{name} holds no role, and both agree on this node")

@@ -181,6 +181,8 @@ class Engine:
                     self._leave_behind(generation, deadline)
                 return
             self._may_become_primary(generation, force)
+            if generation and not force:
+                self._require_unmoved(deadline)
             self._standby.end()
             if not self.record.consistent:
                 self._go_back()
@@ -214,6 +216,13 @@ class Engine:
         if not self.record.consistent:
             raise Refused("the data is a mixture: a resync did not finish")
 
+    def _require_unmoved(self, deadline: float) -> None:
+        """Permission to write without the peer is given for what the stream was then: a peer
+        that came back meanwhile may be complete, whatever was decided about it."""
+        given = deadline - self.settings.permission_seconds
+        if given < self._standing.moved and time.monotonic() <= deadline:
+            raise Refused(f"the stream has become {self.stream} since this was decided")
+
     def _go_back(self) -> None:
         """Forced on a mixture: to the state before the resync, where that was kept."""
         taken_at = self._standby.fallback.taken_at
@@ -239,6 +248,7 @@ class Engine:
             raise Refused(f"the stream is {self.stream}: the peer need not be left behind")
         if not generation:
             raise Refused("a generation is needed")
+        self._require_unmoved(deadline)
         self._gate.close()
         try:
             self._standing.begin(generation, deadline)

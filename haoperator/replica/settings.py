@@ -54,6 +54,12 @@ class Settings:
         return int(self.detect_seconds * 1000)
 
     @property
+    def permission_seconds(self) -> float:
+        """How long before its deadline a permission to write without the peer was given: the
+        operator gives it for half of `detect`."""
+        return self.detect_seconds / 2
+
+    @property
     def pulse_seconds(self) -> float:
         """How often a sign of life is given, on the stream or by a knock. `detect` is several of
         them, or a silence of that length would say nothing."""

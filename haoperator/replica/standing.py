@@ -36,6 +36,8 @@ class Standing:
         """Why the peer does not replicate with us, if it does not."""
         self.token = b""
         """From the last hand-over: who holds it has missed nothing since."""
+        self.moved = 0.0
+        """When the stream last changed; by time.monotonic."""
         self.heard = 0.0
         """When the peer proved that it lives, outside of a stream; by time.monotonic."""
         self.changed = changed
@@ -80,6 +82,8 @@ class Standing:
     def say(self, role: Role | None = None, stream: Stream | None = None) -> None:
         """Take a new role or stream state, and announce it."""
         before = (self.role, self.stream)
+        if stream is not None and stream is not self.stream:
+            self.moved = time.monotonic()
         self.role = self.role if role is None else role
         self.stream = self.stream if stream is None else stream
         if before != (self.role, self.stream):

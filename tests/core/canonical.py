@@ -143,7 +143,8 @@ class _Naming:
             return None
         name = self.generation(getattr(command, "generation", ""))
         late = self.now > node.command_at
-        return (type(command).__name__, name, getattr(command, "force", False), late)
+        forced = getattr(command, "force", False)
+        return (type(command).__name__, name, forced, late, node.moved)
 
     def node(self, node: Node) -> object:
         question = node.question

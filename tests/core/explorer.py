@@ -92,7 +92,8 @@ class Counterexample:
 
     case: str
     claim: str
-    moves: list[Move]
+    moves: list[tuple[str, bool]]
+    """What each was, and whether it disturbs."""
     transcript: str
 
     def __str__(self) -> str:
@@ -280,7 +281,8 @@ class Exploration:
     ) -> _Found:
         claim = claim.splitlines()[0]
         transcript = replay(self._case, moves, calm=calm, failing=failing)
-        return _Found(Counterexample(self._case.name, claim, moves, transcript))
+        told = [(str(move), move.disturbs) for move in moves]
+        return _Found(Counterexample(self._case.name, claim, told, transcript))
 
 
 def _forget_late_ones(world: World) -> None:

@@ -93,6 +93,18 @@ def _force(world: World, node: Node) -> bool:
     return True
 
 
+def _promote(world: World, node: Node) -> bool:
+    """Two first starts in the moment before the nodes have heard of each other's are nobody's
+    to tell apart: they count as forced."""
+    if node.core is None:
+        return False
+    peer = world.peer(node)
+    begun = peer.record.generation or (peer.core and peer.core.phase is Phase.PROMOTING)
+    world.forced |= not node.record.generation and bool(begun)
+    world.tell(node, on.PromoteCommanded())
+    return True
+
+
 def _leave(world: World, node: Node) -> bool:
     """systemctl stop ha-cluster.target."""
     if node.core is None or node.gate_unit == "asking":
@@ -247,7 +259,7 @@ FAULTS: tuple[Move, ...] = (
 
 COMMANDS: tuple[Move, ...] = (
     *_each("hactl swap", True, _tell(on.SwapCommanded())),
-    *_each("hactl promote", True, _tell(on.PromoteCommanded())),
+    *_each("hactl promote", True, _promote),
     *_each("an application gives up", True, _tell(on.AppGaveUp("ha-app@web.service"))),
     *_each("systemctl stop ha-cluster.target", True, _leave),
     *_each("systemctl isolate ha-primary.target", True, lambda w, n: w.isolate(n, "primary")),

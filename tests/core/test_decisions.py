@@ -367,3 +367,110 @@ def test_replicator_that_came_back_a_moment_ago_has_not_heard_a_silence_yet() ->
     assert [type(each) for each in node.on(on.TimePassed(), after=DETECT).wants()] == [
         do.ContinueAlone
     ]
+
+
+def test_standby_that_gives_way_unheard_answers_what_its_primary_would_have_asked() -> None:
+    """Cut from the primary to the standby only: the primary hears it, and need not wait."""
+    ahead = primary().on(on.WitnessChanged(on.Witness.REACHABLE))
+    assert ahead.state.published is not None
+    told = ahead.state.published.would_begin
+    assert told
+    behind = standby().on(on.PeerHeard(replace(ahead.state.published, node=PEER)))
+    behind.on(on.WitnessChanged(on.Witness.UNREACHABLE))
+    assert loses_its_peer(behind).wants() == [do.MarkOutdated()]
+    outdated = replace(STANDBYS, up_to_date=False)
+    behind.on(on.ReplicaChanged(Role.SECONDARY, Stream.DISCONNECTED, outdated), on.ReplicaDone())
+    answer = behind.state.published
+    assert answer is not None and answer.outdated_for == told
+
+    ahead.on(on.ReplicaChanged(Role.PRIMARY, Stream.HELD, PRIMARYS, heard=ahead.now))
+    assert ahead.on(on.PeerHeard(replace(answer, node=PEER))).wants() == [do.ContinueAlone(told)]
+
+
+def test_answer_from_before_is_none_once_both_were_in_step_again() -> None:
+    node = primary()
+    assert node.state.published is not None
+    told = node.state.published.would_begin
+    node.on(on.ReplicaChanged(Role.PRIMARY, Stream.HELD, PRIMARYS, heard=node.now))
+    node.on(on.ReplicaChanged(Role.PRIMARY, Stream.SYNCED, PRIMARYS))
+    assert node.state.published.would_begin not in ("", told)
+    node.on(on.ReplicaChanged(Role.PRIMARY, Stream.HELD, PRIMARYS, heard=node.now))
+    node.wants()
+    stale = heard(Phase.WAITING, Stream.DISCONNECTED, outdated_for=told)
+    record = replace(stale.status.record, up_to_date=False)
+    assert node.on(on.PeerHeard(replace(stale.status, record=record))).wants() == []
+
+
+def test_primary_that_hands_over_while_it_is_taken_for_dead_is_not_dead() -> None:
+    """Isolated, it gave up; the network is mended, and it hands over, in the very moment in
+    which its standby takes over."""
+    node = loses_its_peer(standby().on(on.WitnessChanged(on.Witness.REACHABLE)))
+    assert node.wants() == [do.StartPrimary()]
+    long_ago = node.state.replica.heard if node.state.replica else 0.0
+    for stream in (Stream.RESYNC, Stream.SYNCED, Stream.HANDED_OVER):
+        node.on(on.ReplicaChanged(Role.SECONDARY, stream, STANDBYS, heard=long_ago))
+    node.on(on.PromotionAsked())
+    assert [type(each) for each in node.wants()] == [do.RefuseGate]
+
+
+def test_answer_from_before_is_none_when_a_resync_broke_at_its_very_end() -> None:
+    """The standby may be complete, and the primary does not know."""
+    node = primary()
+    assert node.state.published is not None
+    told = node.state.published.would_begin
+    record = replace(PRIMARYS, up_to_date=False)
+    outdated = Status(PEER, Phase.WAITING, record, Stream.DISCONNECTED, outdated_for=told)
+    for stream in (Stream.HELD, Stream.RESYNC, Stream.HELD):
+        node.on(on.ReplicaChanged(Role.PRIMARY, stream, PRIMARYS, heard=node.now))
+    assert node.on(on.PeerHeard(outdated)).wants() == []
+
+
+def test_promotion_is_refused_while_data_comes_from_a_primary_even_before_it_is_heard() -> None:
+    node = Node().on(
+        on.ReplicaChanged(Role.SECONDARY, Stream.RESYNC, DataRecord(consistent=False)),
+        on.PeerHeard(Status(PEER, Phase.WAITING)),
+    )
+    for force in (False, True):
+        (answer,) = node.on(on.PromoteCommanded(force)).wants()
+        assert isinstance(answer, do.Refuse)
+        assert "swap" in answer.reason
+
+
+def test_data_that_systemd_makes_read_only_is_the_peers_to_take() -> None:
+    """`systemctl isolate ha-secondary.target` on the primary; the replicator tells it first."""
+    node = primary()
+    node.on(on.ReplicaChanged(Role.SECONDARY, Stream.LOST, STANDBYS))
+    node.on(on.GateChanged(False), heard(Phase.SECOND, promotable=True, defers=True))
+    assert do.StartPrimary() not in node.wants()
+    assert node.state.published is not None and node.state.published.yields
+
+
+def test_promotion_is_given_up_by_who_finds_itself_isolated() -> None:
+    """Its primary goes on alone meanwhile, whatever this node was about to do."""
+    node = comes_back(Node(preferred=ME))
+    assert node.on(on.TimePassed(), after=SWAP_BACK_SECONDS).wants() == [do.StartPrimary()]
+    loses_its_peer(node.on(on.WitnessChanged(on.Witness.UNREACHABLE)))
+    assert node.wants() == [do.StartSecondary(), do.MarkOutdated()]
+
+
+def test_what_the_peer_said_before_it_was_in_step_is_not_agreement() -> None:
+    handed_over = replace(STANDBYS, history=("0" * 16,))
+    older = DataRecord("0" * 16)
+    node = Node().on(
+        on.ReplicaChanged(Role.SECONDARY, Stream.LOST, handed_over),
+        on.PeerHeard(Status(PEER, Phase.WAITING, older, defers=True)),
+    )
+    assert node.wants() == []
+    assert "how its data stands" in node.state.reason
+
+
+def test_node_that_leaves_agrees_to_nothing_while_its_data_is_writable() -> None:
+    node = primary().on(on.LeaveCommanded())
+    assert node.state.published is not None
+    assert not node.state.published.defers
+    node.on(
+        on.GateChanged(False),
+        on.ReplicaChanged(Role.SECONDARY, Stream.LOST, STANDBYS),
+        on.ReplicaDone(),
+    )
+    assert node.state.published.defers

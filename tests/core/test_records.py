@@ -66,6 +66,7 @@ def test_longest_status_fits_into_a_heartbeat_and_reads_back() -> None:
         phase=Phase.PROMOTING,
         record=record,
         stream=Stream.DISCONNECTED,
+        would_begin="f" * 16,
         asks_outdate="f" * 16,
         outdated_for="f" * 16,
         promotable=False,

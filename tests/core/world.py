@@ -67,6 +67,8 @@ class Node:
     """Written here, not acknowledged: the peer was not known to have them."""
     command: do.Effect | None = None
     command_at: int = 0
+    moved: bool = False
+    """The stream is not what it was when the command was given."""
     gate_unit: str = "inactive"
     job: str = ""
     """What systemd was told to start last, and has not begun with."""
@@ -91,6 +93,11 @@ class Node:
         """Whether a write that an application makes here now would be acknowledged."""
         served = self.up and self.replicator and self.role is Role.PRIMARY
         return served and self.stream in (Stream.ALONE, Stream.RESYNC, Stream.SYNCED)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "stream" and self.__dict__.get("stream", value) is not value:
+            self.__dict__["moved"] = True
+        self.__dict__[name] = value
 
     def copy(self) -> Node:
         twin = object.__new__(Node)
@@ -205,7 +212,7 @@ class World:
 
     def _command(self, node: Node, command: do.Effect) -> None:
         assert node.command is None, f"{node.name}: a second command to the replicator"
-        node.command, node.command_at = command, self.now
+        node.command, node.command_at, node.moved = command, self.now, False
 
     def _replica_changed(self, node: Node) -> None:
         if node.replicator:
@@ -452,6 +459,9 @@ class World:
 
     def _carry_out(self, node: Node, command: do.Effect) -> str:
         """Why it is refused, `""` if it is done."""
+        alone = getattr(command, "generation", "") and not getattr(command, "force", False)
+        if alone and node.moved:
+            return "the stream has changed since this was decided"
         match command:
             case do.BecomePrimary("", _) if node.role is Role.PRIMARY:
                 return ""

@@ -221,6 +221,23 @@ def test_expired_permission_is_not_used(synced: Pair) -> None:
     assert a.stream == "held"
 
 
+def test_permission_is_for_what_the_stream_was_when_it_was_given(pair: Pair) -> None:
+    """The standby came back and was lost again while the permission was on its way."""
+    a, b = pair.a, pair.b
+    for node in (a, b):
+        node.settings["detect_seconds"] = 10.0
+    pair.replicate()
+    b.power_cut()
+    a.wait_stream("held")
+    before = a.record
+    # It is given for half of `detect`: this one was given three seconds ago.
+    with pytest.raises(RuntimeError, match="since this was decided"):
+        a.call("continue_alone", generation=fresh(), within=10.0 / 2 - 3)
+    assert a.record == before
+    a.call("continue_alone", generation=fresh(), within=60.0)
+    a.wait_stream("alone")
+
+
 def test_promotion_is_refused_while_a_primary_is_connected(synced: Pair) -> None:
     with pytest.raises(RuntimeError, match="connected"):
         synced.b.call("become_primary", generation=fresh())
