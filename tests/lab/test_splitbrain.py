@@ -33,6 +33,7 @@ def witnessless(pair: Pair) -> Iterator[Pair]:
             for id_ in kept(node):
                 node.exec("hactl", "splitbrain", "drop", id_, "--yes")
         pair.wait_healthy()
+        pair.primary.exec("sh", "-c", f"rm -rf {DATA}/tree {DATA}/only-*")
         pair.reconfigure(CONFIG)
 
 
@@ -70,6 +71,11 @@ def meet(pair: Pair, serving: Node) -> None:
     pair.lab.network.heal()
     other = pair.lab.other(serving)
     pair.wait({serving.name: "ALONE", other.name: "WAIT"}, within=30)
+    until(
+        lambda: all("split brain" in node.exec("hactl", "status").stdout for node in pair.nodes),
+        "both nodes know of the split brain",
+        within=30,
+    )
 
 
 def test_standby_yields_while_the_primary_serves_and_everything_can_be_had_back(
