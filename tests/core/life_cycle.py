@@ -36,7 +36,6 @@ EDGES: dict[tuple[str, str], str] = {
     ("promoting", "WAIT"): "refused, or cancelled",
     ("promoting", "SECOND"): "refused, or cancelled",
     ("promoting", "resynchronising"): "refused: a primary is there",
-    ("promoting", "demoting"): "the gate is open, but the data is read-only",
     ("promoting", "STOP"): "leaves the cluster",
     ("PRIM", "ALONE"): "the standby is lost",
     ("PRIM", "demoting"): "swap, or an application that fails too often",
