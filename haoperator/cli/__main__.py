@@ -15,6 +15,8 @@ import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
+from dbus_next.aio import MessageBus  # noqa: E402
+
 from haoperator import secret  # noqa: E402
 from haoperator.cli import client, show  # noqa: E402
 from haoperator.cli.client import Failed, OperatorAbsent  # noqa: E402
@@ -116,7 +118,10 @@ async def _show_status(as_json: bool, quiet: bool, watch: bool) -> int:
 
 
 async def _report() -> dict[str, Any]:
-    bus = await client.connect()
+    return await _report_on(await client.connect())
+
+
+async def _report_on(bus: MessageBus) -> dict[str, Any]:
     try:
         return await client.fetch_report(bus)
     except OperatorAbsent:
@@ -124,8 +129,8 @@ async def _report() -> dict[str, Any]:
 
 
 async def _why() -> int:
-    report = await _report()
-    print(show.why(report, await client.fetch_evidence(await client.connect())))
+    bus = await client.connect()
+    print(show.why(await _report_on(bus), await client.fetch_evidence(bus)))
     return 0
 
 

@@ -190,28 +190,25 @@ def _heir_told(state: State, generation: str, heir: str) -> State:
 
 def _replica_changed(state: State, event: on.ReplicaChanged) -> State:
     saw_synced = state.saw_synced or event.stream is Stream.SYNCED
-    if event.stream is Stream.SYNCED and state.stream is not Stream.SYNCED:
+    changed, connected = event.stream is not state.stream, event.stream in _CONNECTED
+    if changed and event.stream is Stream.SYNCED:
         # The replicator of a node that boots may be in step before its operator can look.
         came = state.stream is Stream.RESYNC or (state.joins and state.replica is None)
         returned = event.role is Role.SECONDARY and came
         told = replace(state.succession, heir="", to_disclaim=state.policy.arbiter)
         returned_at = state.now if returned else state.returned_at
         state = replace(state, succession=told, returned_at=returned_at)
-    if (
-        event.role is Role.PRIMARY
-        and event.stream in _CONNECTED
-        and event.stream is not state.stream
-    ):
+    if changed and connected and event.role is Role.PRIMARY:
         # Whatever the peer answered before, or answers late, is no answer from now on.
         state = replace(state, begun=state.begun + 1)
-    if event.stream is not state.stream and event.stream in (*_CONNECTED, Stream.HANDED_OVER):
+    if changed and (connected or event.stream is Stream.HANDED_OVER):
         # This is word of the peer, whatever was told of the time when it was heard.
         event = replace(event, heard=max(event.heard, state.now))
     elif state.replica is not None:
         event = replace(event, heard=max(event.heard, state.replica.heard))
     held_since = state.held_since if state.stream is Stream.HELD else state.now
     replica_since = state.replica_since if state.replica else state.now
-    if state.phase is Phase.PRIMARY and event.stream is not state.stream:
+    if changed and state.phase is Phase.PRIMARY:
         state = replace(state, reason=_beside_words(event.stream, state))
     state = replace(
         state,
@@ -221,7 +218,6 @@ def _replica_changed(state: State, event: on.ReplicaChanged) -> State:
         held_since=held_since,
         replica_since=replica_since,
     )
-    connected = event.stream in _CONNECTED
     if connected and state.peer is not None and state.peer.phase is Phase.LEAVING:
         # It is back: what it said when it left must not license anything any more.
         return replace(state, peer=None, contact=Contact.FELT)

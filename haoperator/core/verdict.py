@@ -168,9 +168,7 @@ def _without_peer(state: State) -> Verdict:
                 f"{name} has newer data: start {name}, or 'hactl promote --force'",
             )
         case Situation.ISOLATED:
-            return Verdict(
-                Answer.NO, f"neither {name} nor the witness answers: this node is the isolated one"
-            )
+            return Verdict(Answer.NO, isolated(state))
         case Situation.OUT_OF_REACH:
             return Verdict(
                 Answer.NO,

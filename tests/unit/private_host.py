@@ -30,6 +30,22 @@ echo ready
 exec cat
 """
 
+TWO_VIPS = """
+[cluster]
+name = "small"
+[node.node-a]
+[node.node-b]
+[link.lan]
+node-a = "10.0.0.1"
+node-b = "10.0.0.2"
+[vip.four]
+address = "10.0.0.100/24"
+interface = "v0"
+[vip.six]
+address = "fd00::64/64"
+interface = "v0"
+"""
+
 
 @dataclass
 class PrivateHost:

@@ -16,24 +16,9 @@ import pytest
 
 from haoperator.net.defence import DEFEND_INTERVAL, OVER_SECONDS, Defence
 from haoperator.net.vacancy import PATIENCE_SECONDS, QUIET_SECONDS
-from tests.unit.private_host import PrivateHost, ended, private_host, until
+from tests.unit.private_host import TWO_VIPS, PrivateHost, ended, private_host, until
 from tests.unit.stations import Station, line, mac, station
 
-CONFIG = """
-[cluster]
-name = "small"
-[node.node-a]
-[node.node-b]
-[link.lan]
-node-a = "10.0.0.1"
-node-b = "10.0.0.2"
-[vip.four]
-address = "10.0.0.100/24"
-interface = "v0"
-[vip.six]
-address = "fd00::64/64"
-interface = "v0"
-"""
 ADDRESSES = {"four": "10.0.0.100/24", "six": "fd00::64/64"}
 BOTH = pytest.mark.parametrize("name", ADDRESSES)
 
@@ -74,7 +59,7 @@ print("done")
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[PrivateHost]:
-    with private_host(tmp_path, CONFIG) as made:
+    with private_host(tmp_path, TWO_VIPS) as made:
         yield made
 
 

@@ -12,24 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.private_host import PrivateHost, ended, private_host, until
+from tests.unit.private_host import TWO_VIPS, PrivateHost, ended, private_host, until
 from tests.unit.stations import Station, line, station
 
-CONFIG = """
-[cluster]
-name = "small"
-[node.node-a]
-[node.node-b]
-[link.lan]
-node-a = "10.0.0.1"
-node-b = "10.0.0.2"
-[vip.four]
-address = "10.0.0.100/24"
-interface = "v0"
-[vip.six]
-address = "fd00::64/64"
-interface = "v0"
-"""
 VIPS = {"four": "10.0.0.100", "six": "fd00::64"}
 OWN = {"four": "10.0.0.1", "six": "fd00::1"}
 """Another address of the node, which must not be touched."""
@@ -74,7 +59,7 @@ for sock in socks:
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[PrivateHost]:
-    with private_host(tmp_path, CONFIG) as made:
+    with private_host(tmp_path, TWO_VIPS) as made:
         yield made
 
 
